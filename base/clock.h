@@ -1,0 +1,17 @@
+/* CLOCK_MONOTONIC in nanoseconds, inside. Outside it is duet_deadline. */
+#pragma once
+#include <stdint.h>
+#include <time.h>
+
+#define DUET__NEVER INT64_MAX
+
+#ifdef DUET_MODEL
+int64_t duet__clock_ns(void); /* the model's own time */
+#else
+static inline int64_t duet__clock_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+#endif

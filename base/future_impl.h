@@ -1,0 +1,80 @@
+/* The future from inside: what executors, groups and callbacks build on. */
+#pragma once
+#include "list.h"
+#include "lock.h"
+#include "park.h"
+
+#include <duet/future.h>
+
+/* The state machine. duet__future_settle() makes the one transition that matters; the other bits
+ * are only ever added to a settled future. */
+enum duet__future_state {
+    DUET__FUTURE_PENDING = 0,
+    DUET__FUTURE_SETTLED = 1, /* result is constant from here on */
+    DUET__FUTURE_LOOKED = 2, /* somebody saw the result: no report */
+    DUET__FUTURE_TAKEN = 4, /* somebody took the value: no drop_result */
+    DUET__FUTURE_REFUSED = 8, /* settled at birth: the work was never accepted */
+};
+
+/* What tells kinds of work apart. */
+struct duet__future_ops {
+    const char *kind; /* "coroutine", "job", … for reports */
+    void (*cancel)(duet_future *f); /* ask a pending one; the caller holds a reference */
+    void (*release)(duet_future *f); /* the last reference is gone: free the memory */
+};
+
+/* The link by which a future is in a group; guarded by the group's own lock, but `settled` and
+ * writing `group` by the future's. */
+struct duet__member {
+    struct duet__list link;
+    _Atomic(void *) group; /* NULL: in none; relaxed: others only compare it */
+    void (*settled)(duet_future *f, void *group); /* once, after the waiters, under no lock */
+    bool asked; /* the group has cancelled it */
+    bool kept; /* borrowed by the user until the group is closed */
+};
+
+/* Owned by its references: each handle, and the work itself until it has settled. */
+struct duet_future {
+    struct duet__lock lock; /* guards waiters and member.group, and the transition to SETTLED */
+    _Atomic uint32_t state; /* bits of enum duet__future_state */
+    _Atomic uint32_t refs;
+    _Atomic uint32_t id; /* 0 until somebody asks for the name of an unnamed one */
+    duet_result result; /* written once, before SETTLED */
+    const struct duet__future_ops *ops;
+    const char *name; /* in the same block of memory; NULL: unnamed */
+    void (*drop_result)(void *ptr);
+    struct duet__list waiters;
+    struct duet__member member;
+};
+
+void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const duet_opts *opts,
+                       uint32_t refs);
+/* True: this call settled it. Fires its waiters in order, then its group. The caller holds a
+ * reference. */
+bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state);
+/* Like duet_future_wait(), but has not looked at the result. Shielded, for waits that end ownership:
+ * never -ECANCELED. */
+int duet__future_wait(duet_future *f, duet_deadline by, bool shielded);
+/* Marks it as looked at: no report. */
+void duet__future_looked(const duet_future *f);
+/* A handle settled at birth, with arg dropped; never NULL. The log says `why`, if given. */
+duet_future *duet__future_refused(int err, const char *why, void *arg, const duet_opts *opts);
+/* The one handle that all who got no memory share: settled, and in no group. */
+bool duet__future_is_immortal(const duet_future *f);
+/* "coroutine 'fetch'": into buf, which is returned. */
+const char *duet__future_describe(const duet_future *f, char *buf, size_t size);
+/* The name alone, or kind-id; into buf if it has to be made. */
+const char *duet__future_name(const duet_future *f, char *buf, size_t size);
+
+/* Of a future just got: was the work never accepted? */
+static inline bool duet__future_was_refused(const duet_future *f)
+{
+    /* Stored together with SETTLED: by this thread, or by the loop, which can refuse it later. */
+    return duet__load_relaxed((_Atomic uint32_t *)&f->state) & DUET__FUTURE_REFUSED;
+}
+
+static inline bool duet__future_is_settled(const duet_future *f)
+{
+    /* Acquires the result. Pairs with the release in duet__future_settle(). */
+    return duet__load_acquire((_Atomic uint32_t *)&f->state) & DUET__FUTURE_SETTLED;
+}

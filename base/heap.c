@@ -1,0 +1,89 @@
+#include "heap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    ARITY = 4,
+    ROOM_LEAST = 64
+};
+
+static size_t parent_of(size_t place)
+{
+    return (place - 2) / ARITY + 1;
+}
+
+static size_t first_child_of(size_t place)
+{
+    return (place - 1) * ARITY + 2;
+}
+
+static void put(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
+{
+    heap->entries[place] = entry;
+    entry.timer->place = place;
+}
+
+static void sift_up(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
+{
+    while (place > 1 && entry.when_ns < heap->entries[parent_of(place)].when_ns) {
+        put(heap, place, heap->entries[parent_of(place)]);
+        place = parent_of(place);
+    }
+    put(heap, place, entry);
+}
+
+static void sift_down(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
+{
+    for (size_t child; (child = first_child_of(place)) <= heap->count;) {
+        size_t least = child;
+        for (size_t i = child + 1; i < child + ARITY && i <= heap->count; i++)
+            if (heap->entries[i].when_ns < heap->entries[least].when_ns)
+                least = i;
+        if (entry.when_ns <= heap->entries[least].when_ns)
+            break;
+        put(heap, place, heap->entries[least]);
+        place = least;
+    }
+    put(heap, place, entry);
+}
+
+int duet__heap_reserve(struct duet__heap *heap, size_t count)
+{
+    if (count <= heap->room)
+        return 0;
+    size_t room = heap->room ? heap->room * 2 : ROOM_LEAST;
+    while (room < count)
+        room *= 2;
+    struct duet__heap_entry *entries = realloc(heap->entries, (room + 1) * sizeof *entries);
+    if (!entries)
+        return -ENOMEM;
+    heap->entries = entries;
+    heap->room = room;
+    return 0;
+}
+
+void duet__heap_add(struct duet__heap *heap, struct duet__timer *timer, int64_t when_ns)
+{
+    sift_up(heap, ++heap->count, (struct duet__heap_entry){when_ns, timer});
+}
+
+void duet__heap_remove(struct duet__heap *heap, struct duet__timer *timer)
+{
+    size_t place = timer->place;
+    struct duet__heap_entry last = heap->entries[heap->count--];
+    timer->place = 0;
+    if (last.timer == timer)
+        return;
+    if (place > 1 && last.when_ns < heap->entries[parent_of(place)].when_ns)
+        sift_up(heap, place, last);
+    else
+        sift_down(heap, place, last);
+}
+
+void duet__heap_fini(struct duet__heap *heap)
+{
+    free(heap->entries);
+    heap->entries = NULL;
+    heap->count = heap->room = 0;
+}

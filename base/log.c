@@ -1,0 +1,81 @@
+#include "log.h"
+#include "lock.h"
+#include "park.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void to_stderr(void *ctx, enum duet_level level, const char *line)
+{
+    static const char *const names[] = {"debug", "info", "warning", "error"};
+    char text[600];
+    (void)ctx;
+    int n = snprintf(text, sizeof text, "duet: %s: %s\n", names[level], line);
+    if (n >= (int)sizeof text) {
+        n = (int)sizeof text - 1;
+        text[n - 1] = '\n';
+    }
+    /* One write a line, so that lines of several threads do not mix. A log that cannot be written
+     * has nowhere to say so. */
+    if (syscall(SYS_write, STDERR_FILENO, text, (size_t)n) < 0) /* write() can be cancelled */
+        return;
+}
+
+/* Held over a call of the user's function: that is what makes "never two at once" and "not running
+ * any more when duet_log_set() returns" true. So this is the one lock that user code runs under:
+ * nobody may log while holding another. A line that the function itself causes goes to standard
+ * error. */
+static struct duet__lock lock;
+static duet_log_fn *log_fn = to_stderr;
+static void *log_ctx;
+static enum duet_level log_from = DUET_WARNING;
+static _Thread_local bool inside;
+
+struct log_call {
+    enum duet_level level;
+    const char *line;
+};
+
+static void call_log_fn(void *arg)
+{
+    struct log_call *call = arg;
+    log_fn(log_ctx, call->level, call->line);
+}
+
+void duet__log(enum duet_level level, const char *format, ...)
+{
+    int saved_errno = errno;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (inside) {
+        to_stderr(NULL, level, line);
+    } else {
+        struct log_call call = {level, line};
+        inside = true;
+        duet__lock(&lock);
+        if (level >= log_from)
+            duet__call_bare(call_log_fn, &call);
+        duet__unlock(&lock);
+        inside = false;
+    }
+    errno = saved_errno;
+}
+
+void duet_log_set(duet_log_fn *fn, void *ctx, enum duet_level from)
+{
+    bool nested = inside; /* from within the function: the lock is ours already */
+    if (!nested)
+        duet__lock(&lock);
+    log_fn = fn ? fn : to_stderr;
+    log_ctx = fn ? ctx : NULL;
+    log_from = from;
+    if (!nested)
+        duet__unlock(&lock);
+}

@@ -1,0 +1,218 @@
+/* Waiting for several futures at once. For all of them, one after the other is the same as at once;
+ * for the first of them, one parker stands in every queue. */
+#include "check.h"
+#include "future_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    NONE = -1,
+    ON_STACK = 16
+};
+
+/* One wait for the first of several; on the stack of who waits. */
+struct first_wait {
+    bool failures_only;
+    /* The index of the first that ends the wait. Set once, by whoever claims that waiter or finds
+     * it settled; read by the owner after the claimer's token, which publishes it. */
+    _Atomic int64_t first;
+    size_t queued; /* in how many queues we stood; each is a claim to come or a removal */
+    size_t consumed; /* tokens */
+};
+
+struct one_of {
+    struct duet__waiter waiter;
+    struct first_wait *wait;
+    int64_t index;
+};
+
+static bool ends(const struct first_wait *wait, const duet_future *settled)
+{
+    return !wait->failures_only || settled->result.err < 0;
+}
+
+static void note_first(struct first_wait *wait, int64_t index)
+{
+    int64_t none = NONE;
+    duet__cas_relaxed(&wait->first, &none, index);
+}
+
+static bool fire_one(struct duet__waiter *waiter, duet_future *settled)
+{
+    struct one_of *one = duet__container(waiter, struct one_of, waiter);
+    if (ends(one->wait, settled))
+        note_first(one->wait, one->index);
+    duet__unpark(waiter->parker);
+    return false;
+}
+
+/* Stands in the queues of all that are pending, until one is found that ends the wait. */
+static size_t enqueue_all(struct first_wait *wait, struct one_of *ones, duet_future *const *fs,
+                          size_t n, struct duet__parker *parker)
+{
+    size_t i;
+    for (i = 0; i < n && duet__load_relaxed(&wait->first) == NONE; i++) {
+        struct one_of *one = &ones[i];
+        duet__waiter_init(&one->waiter, parker);
+        one->waiter.fire = fire_one;
+        one->wait = wait;
+        one->index = (int64_t)i;
+        duet__lock(&fs[i]->lock);
+        if (!duet__future_is_settled(fs[i])) {
+            duet__list_append(&fs[i]->waiters, &one->waiter.link);
+            wait->queued++;
+        } else if (ends(wait, fs[i])) {
+            note_first(wait, (int64_t)i);
+        }
+        duet__unlock(&fs[i]->lock);
+    }
+    return i;
+}
+
+/* Leaves the queues, and consumes the tokens of all who claimed us. */
+static void dequeue_all(struct first_wait *wait, struct one_of *ones, duet_future *const *fs,
+                        size_t n, struct duet__parker *parker)
+{
+    for (size_t i = 0; i < n; i++) {
+        duet__lock(&fs[i]->lock);
+        if (duet__list_linked(&ones[i].waiter.link)) {
+            duet__list_remove(&ones[i].waiter.link);
+            wait->queued--;
+        }
+        duet__unlock(&fs[i]->lock);
+    }
+    for (; wait->consumed < wait->queued; wait->consumed++)
+        duet__park(parker, DUET_NEVER, true);
+}
+
+static int wait_first(struct first_wait *wait, struct one_of *ones, duet_future *const *fs,
+                      size_t n, duet_deadline by, struct duet__parker *parker)
+{
+    int rc = duet__wait_begin(parker, by, parker->shields > 0);
+    if (rc < 0)
+        return rc;
+    size_t reached = enqueue_all(wait, ones, fs, n, parker);
+    while (rc == 0 && duet__load_relaxed(&wait->first) == NONE && wait->consumed < wait->queued) {
+        rc = duet__park(parker, by, parker->shields > 0);
+        if (rc == 0)
+            wait->consumed++;
+    }
+    dequeue_all(wait, ones, fs, reached, parker);
+    return rc;
+}
+
+enum pending {
+    NOBODY,
+    ONLY_MYSELF,
+    OTHERS
+};
+
+/* The first of fs that is settled already and ends the wait; NONE. *ret_pending: who is not
+ * settled? */
+static int64_t look_first(const struct first_wait *wait, duet_future *const *fs, size_t n,
+                          enum pending *ret_pending)
+{
+    *ret_pending = NOBODY;
+    for (size_t i = 0; i < n; i++) {
+        if (duet__runs_here(fs[i]))
+            *ret_pending = *ret_pending == OTHERS ? OTHERS : ONLY_MYSELF;
+        else if (!duet__future_is_settled(fs[i]))
+            *ret_pending = OTHERS;
+        else if (ends(wait, fs[i]))
+            return (int64_t)i;
+    }
+    return NONE;
+}
+
+static int until_first(duet_future *const *fs, size_t n, bool failures_only, duet_deadline by,
+                       size_t *ret_index)
+{
+    struct first_wait wait = {.failures_only = failures_only, .first = NONE};
+    struct duet__parker *parker = duet__here();
+    enum pending pending;
+    int rc = 0;
+    int64_t first = look_first(&wait, fs, n, &pending);
+    if (first == NONE && pending == ONLY_MYSELF)
+        return duet__wait_failed(parker, -EDEADLK);
+    if (first == NONE && pending == OTHERS) {
+        struct one_of on_stack[ON_STACK], *ones = on_stack;
+        if (n > ON_STACK && !(ones = calloc(n, sizeof *ones)))
+            return -ENOMEM;
+        rc = wait_first(&wait, ones, fs, n, by, parker);
+        if (ones != on_stack)
+            free(ones);
+        first = duet__load_relaxed(&wait.first); /* published by the tokens we consumed */
+        if (first == NONE) /* what settled since then counts: a settled future gives its result */
+            first = look_first(&wait, fs, n, &pending);
+    } else {
+        duet__wait_unparked(parker);
+    }
+    if (first == NONE && pending != NOBODY)
+        return rc;
+    if (first != NONE)
+        duet__future_looked(fs[first]);
+    *ret_index = first == NONE ? n : (size_t)first;
+    return 0;
+}
+
+static int until_all(duet_future *const *fs, size_t n, duet_deadline by)
+{
+    for (size_t i = 0; i < n; i++)
+        if (duet__runs_here(fs[i])) /* wherever it stands in the list, the wait could never end */
+            return duet__wait_failed(duet__here(), -EDEADLK);
+    for (size_t i = 0; i < n; i++) {
+        int rc = duet__future_wait(fs[i], by, false);
+        if (rc < 0)
+            return rc;
+    }
+    for (size_t i = 0; i < n; i++) /* a wait that fails has seen none of them */
+        duet__future_looked(fs[i]);
+    return 0;
+}
+
+static int check_list(const char *function, duet_future *const *fs, size_t n)
+{
+    if (!fs && n > 0)
+        return duet__bad_argument(function, "fs is NULL");
+    for (size_t i = 0; i < n; i++)
+        if (!fs[i])
+            return duet__bad_argument(function, "one of fs is NULL");
+    return 0;
+}
+
+int duet_future_wait_many(duet_future *const *fs, size_t n, enum duet_until until, duet_deadline by,
+                          size_t *ret_index)
+{
+    size_t index = n;
+    int rc = check_list(__func__, fs, n);
+    if (rc < 0)
+        return rc;
+    switch (until) {
+    case DUET_UNTIL_ALL:
+        rc = until_all(fs, n, by);
+        break;
+    case DUET_UNTIL_ANY:
+        rc = n == 0 ? duet__bad_argument(__func__, "no futures, so none can be the first")
+                    : until_first(fs, n, false, by, &index);
+        break;
+    case DUET_UNTIL_FAILURE:
+        rc = until_first(fs, n, true, by, &index);
+        break;
+    default:
+        return duet__bad_argument(__func__, "until is unknown");
+    }
+    if (rc == 0 && ret_index)
+        *ret_index = index;
+    return rc;
+}
+
+int duet_gather(duet_future *const *fs, size_t n, duet_deadline by, duet_result *results)
+{
+    int rc = check_list(__func__, fs, n);
+    if (rc == 0)
+        rc = until_all(fs, n, by);
+    for (size_t i = 0; rc == 0 && results && i < n; i++)
+        results[i] = fs[i]->result;
+    return rc;
+}

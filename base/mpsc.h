@@ -1,0 +1,128 @@
+/* A lock-free queue with many producers and one consumer, in one word that also says whether the
+ * consumer sleeps and whether it is gone. R. K. Treiber's stack (IBM RJ 5118, 1986), where the
+ * consumer takes all at once and reverses, so that what each producer pushed comes out in order.
+ *
+ * Nodes are intrusive: nothing allocates, nothing can fail. A pushed node is the consumer's.
+ *
+ *   the head   who may change it so               what it means
+ *   EMPTY      consumer: take, wake               nothing is queued, the consumer is awake
+ *   a node     any producer: push                 a chain, the newest first
+ *   PARKED     consumer: park, from EMPTY only    it sleeps; the first push owes it a signal
+ *   CLOSED     consumer: close, from EMPTY only   it is gone for good; pushes are refused
+ *
+ *              push   take   park   wake   close
+ *   push       safe   safe   safe   safe   safe   from any number of threads
+ *   the rest   safe   the consumer's own thread only
+ *
+ * PROOF. Every change of the head is an atomic read-modify-write of this one object, and the
+ * changes of one object have one order that all threads agree on.
+ *  1. No wake-up is lost. Parking succeeds only if it reads EMPTY, so everything pushed before it
+ *     in that order was already taken. The next change after it is either the consumer's own wake,
+ *     and then it is awake; or a push that read PARKED, and that producer, exactly one per parking,
+ *     is told to signal. The signal (an eventfd) keeps its count, so it does not matter whether it
+ *     comes before or after the consumer really sleeps. "Node queued, consumer asleep, nobody will
+ *     signal" cannot be reached. No fence is needed: there is no second object whose order would
+ *     matter.
+ *  2. No accepted node is left behind. Closing succeeds only if it reads EMPTY, so all that was
+ *     accepted before was taken; every later push reads CLOSED, which nothing changes, and is
+ *     refused.
+ *  3. First in, first out for each producer: its second push comes later in the order than its
+ *     first, hence nearer to the head of the same chain, or in a later one; taking reverses it.
+ *  4. The node's contents are seen: push releases, take acquires, and a chain of pushes is a
+ *     release sequence (read-modify-writes), so acquiring the newest acquires all.
+ *  ABA does no harm: producers only push and the consumer only takes all, so a head that went from
+ *  a node to EMPTY and back to the same node leads to the same next. A producer that read PARKED
+ *  and meets it again after a wake and another parking signals a consumer that really is parked. */
+#pragma once
+#include "atomic.h"
+
+#include <stddef.h>
+
+struct duet__node {
+    struct duet__node *next;
+    /* What the consumer does with it; may free it. */
+    void (*run)(struct duet__node *node, void *consumer);
+    bool counted; /* it has a place in a bounded queue, to be given back when it is admitted */
+};
+
+struct duet__mpsc {
+    _Atomic uintptr_t head;
+};
+
+enum {
+    DUET__MPSC_EMPTY = 0,
+    DUET__MPSC_PARKED = 1,
+    DUET__MPSC_CLOSED = 2
+};
+
+enum duet__pushed {
+    DUET__PUSHED, /* it will be taken by a consumer that is awake */
+    DUET__PUSHED_SIGNAL, /* likewise, and the caller must signal, exactly once, whatever happens */
+    DUET__PUSH_REFUSED, /* closed: the node is still the caller's */
+};
+
+static inline bool duet__mpsc_is_node(uintptr_t head)
+{
+    return head > DUET__MPSC_CLOSED;
+}
+
+static inline enum duet__pushed duet__mpsc_push(struct duet__mpsc *queue, struct duet__node *node)
+{
+    uintptr_t head = duet__load_relaxed(&queue->head);
+    do {
+        if (head == DUET__MPSC_CLOSED)
+            return DUET__PUSH_REFUSED;
+        struct duet__node *next = duet__mpsc_is_node(head) ? (struct duet__node *)head : NULL;
+        duet__plain_write(&node->next, next);
+        /* Publishes the node. Pairs with the acquire in duet__mpsc_take(). */
+    } while (!duet__cas_release(&queue->head, &head, (uintptr_t)node));
+    return head == DUET__MPSC_PARKED ? DUET__PUSHED_SIGNAL : DUET__PUSHED;
+}
+
+/* Consumer: is something queued? A look, for spinning and for skipping the exchange. */
+static inline bool duet__mpsc_has_nodes(struct duet__mpsc *queue)
+{
+    return duet__mpsc_is_node(duet__load_relaxed(&queue->head));
+}
+
+/* Consumer, awake: all that is queued, the oldest first, or NULL. */
+static inline struct duet__node *duet__mpsc_take(struct duet__mpsc *queue)
+{
+    if (!duet__mpsc_has_nodes(queue))
+        return NULL;
+    /* Acquires the nodes' contents. Pairs with the release in duet__mpsc_push(). Only the consumer
+     * takes nodes away, so the head still is one. */
+    struct duet__node *newest =
+        (struct duet__node *)duet__exchange_acquire(&queue->head, DUET__MPSC_EMPTY);
+    struct duet__node *oldest = NULL;
+    while (newest) {
+        struct duet__node *next = duet__plain_read(&newest->next);
+        duet__plain_write(&newest->next, oldest);
+        oldest = newest;
+        newest = next;
+    }
+    return oldest;
+}
+
+/* Consumer: I am about to sleep. False: something is queued, do not. */
+static inline bool duet__mpsc_park(struct duet__mpsc *queue)
+{
+    uintptr_t expected = DUET__MPSC_EMPTY;
+    /* Publishes nothing; proof 1 needs only the one object's order. */
+    return duet__cas_relaxed(&queue->head, &expected, DUET__MPSC_PARKED);
+}
+
+/* Consumer: I am awake, for whatever reason. False: a producer replaced the mark, so one signal has
+ * been or will be sent for this parking. */
+static inline bool duet__mpsc_wake(struct duet__mpsc *queue)
+{
+    uintptr_t expected = DUET__MPSC_PARKED;
+    return duet__cas_relaxed(&queue->head, &expected, DUET__MPSC_EMPTY); /* publishes nothing */
+}
+
+/* Consumer: I am gone for good. False: something is queued, take it first. */
+static inline bool duet__mpsc_close(struct duet__mpsc *queue)
+{
+    uintptr_t expected = DUET__MPSC_EMPTY;
+    return duet__cas_relaxed(&queue->head, &expected, DUET__MPSC_CLOSED); /* publishes nothing */
+}

@@ -1,0 +1,279 @@
+#include "park.h"
+#include "check.h"
+#include "clock.h"
+#include "spin.h"
+
+#include <errno.h>
+
+/* Every so many waits in a row that were answered at once, let the others live. */
+enum {
+    STREAK_MAX = 64
+};
+
+void duet__parker_init(struct duet__parker *parker, const struct duet__parker_ops *ops,
+                       struct duet_future *work, uint32_t word)
+{
+    duet__store_relaxed(&parker->word, word); /* published by whatever hands the work over */
+    parker->shields = 0;
+    parker->streak = 0;
+    parker->ops = ops;
+    parker->work = work;
+    parker->outer = NULL;
+}
+
+/* ---- A thread sleeps ---- */
+
+struct look {
+    _Atomic uint32_t *word;
+    uint32_t seen;
+};
+
+static bool changed(void *arg)
+{
+    struct look *look = arg;
+    return duet__load_relaxed(look->word) != look->seen; /* a look; duet__park() acquires */
+}
+
+static _Thread_local struct duet__spin thread_spin = {0, 10000};
+
+void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
+{
+    struct look look = {&parker->word, seen};
+    if (duet__spin(&thread_spin, changed, &look, by_ns))
+        return;
+    /* Either an unpark reads SLEEPING and wakes, or this reads its token and fails: one object's
+     * order is enough. Publishes what a canceller reads of the work; pairs with
+     * duet__park_cancel(). */
+    if (!duet__cas_release(&parker->word, &seen, asleep))
+        return;
+    int64_t start = duet__clock_ns();
+    duet__futex_wait(&parker->word, asleep, by_ns);
+    /* Woken by whoever cleared SLEEPING; at the deadline or a spurious return we clear it
+     * ourselves. Acquires nothing here: duet__park() reads the word again. */
+    duet__and_acquire(&parker->word, ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED));
+    duet__spin_slept(&thread_spin, duet__clock_ns() - start);
+}
+
+void duet__thread_wake(struct duet__parker *parker)
+{
+    duet__futex_wake(&parker->word); /* an address; the memory may be gone */
+}
+
+void duet__thread_pass(struct duet__parker *parker)
+{
+    (void)parker; /* a blocked thread keeps nobody else from running */
+}
+
+int64_t duet__thread_now(struct duet__parker *parker)
+{
+    (void)parker;
+    return duet__clock_ns();
+}
+
+static const struct duet__parker_ops thread_parker_ops = {
+    .may_wait = true,
+    .may_block = true,
+    .sleep = duet__thread_sleep,
+    .wake = duet__thread_wake,
+    .wake_cancelled = duet__thread_wake,
+    .pass = duet__thread_pass,
+    .now_ns = duet__thread_now,
+};
+
+/* ---- Who runs here ---- */
+
+static const struct duet__parker_ops bare_parker_ops = {
+    .may_wait = false,
+    .pass = duet__thread_pass,
+    .now_ns = duet__thread_now,
+};
+
+static _Thread_local struct duet__parker thread_parker = {.ops = &thread_parker_ops};
+static _Thread_local struct duet__parker bare_parker = {.ops = &bare_parker_ops};
+static _Thread_local struct duet__parker *here; /* NULL: the thread itself */
+
+struct duet__parker *duet__here(void)
+{
+    return here ? here : &thread_parker;
+}
+
+struct duet__parker *duet__here_set(struct duet__parker *parker)
+{
+    struct duet__parker *before = here;
+    here = parker;
+    return before;
+}
+
+struct duet__parker *duet__here_bare(void)
+{
+    return &bare_parker;
+}
+
+bool duet__runs_here(const struct duet_future *work)
+{
+    for (const struct duet__parker *at = duet__here(); at; at = at->outer)
+        if (at->work == work)
+            return true;
+    return false;
+}
+
+void duet__call_bare(void (*fn)(void *arg), void *arg)
+{
+    struct duet__parker *before = duet__here_set(&bare_parker);
+    fn(arg);
+    duet__here_set(before);
+}
+
+/* ---- Park and unpark ---- */
+
+int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded)
+{
+    for (;;) {
+        /* Acquires what the unparker did. Pairs with the release in duet__unpark(). */
+        uint32_t word = duet__load_acquire(&parker->word);
+        if (word >= DUET__PARK_TOKEN) {
+            duet__sub_acquire(&parker->word, DUET__PARK_TOKEN);
+            return 0;
+        }
+        if ((word & DUET__PARK_CANCEL) && !shielded)
+            return -ECANCELED;
+        if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
+            return -ETIME;
+        uint32_t asleep =
+            word | DUET__PARK_SLEEPING | (shielded ? (uint32_t)DUET__PARK_SHIELDED : 0);
+        parker->streak = 0;
+        parker->ops->sleep(parker, word, asleep, by.ns);
+    }
+}
+
+void duet__unpark(struct duet__parker *parker)
+{
+    /* Before the change: from the moment the owner has its token, a thread's parker may be gone. */
+    const struct duet__parker_ops *ops = parker->ops;
+    uint32_t word = duet__load_relaxed(&parker->word), next;
+    do {
+        next = (word + DUET__PARK_TOKEN) & ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED);
+        /* Publishes what was settled or handed over. Pairs with the acquire in duet__park().
+         * Acquires, for a coroutine that sleeps, what it wrote before it fell asleep. */
+    } while (!duet__cas_acq_rel(&parker->word, &word, next));
+    if (word & DUET__PARK_SLEEPING)
+        ops->wake(parker);
+}
+
+void duet__park_cancel(struct duet__parker *parker)
+{
+    uint32_t word = duet__load_relaxed(&parker->word), next;
+    bool wakes;
+    do {
+        if (word & DUET__PARK_CANCEL)
+            return;
+        wakes = (word & DUET__PARK_SLEEPING) && !(word & DUET__PARK_SHIELDED);
+        next = word | DUET__PARK_CANCEL;
+        if (wakes)
+            next &= ~(uint32_t)DUET__PARK_SLEEPING;
+        /* Pairs with the acquire in duet__park(), as in duet__unpark(). */
+    } while (!duet__cas_acq_rel(&parker->word, &word, next));
+    if (wakes)
+        parker->ops->wake_cancelled(parker); /* alive: the caller holds a reference to the work */
+}
+
+bool duet__park_claim(struct duet__parker *parker)
+{
+    uint32_t word = duet__load_relaxed(&parker->word), next;
+    do {
+        if (!(word & DUET__PARK_SLEEPING))
+            return false;
+        next = word & ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED);
+        /* Acquires what the sleeper wrote. Pairs with the release that made it sleep. */
+    } while (!duet__cas_acq_rel(&parker->word, &word, next));
+    return true;
+}
+
+/* ---- Waits ---- */
+
+int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielded)
+{
+    int rc = 0;
+    if (!shielded && duet__park_cancelled(parker))
+        rc = -ECANCELED;
+    else if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
+        rc = -ETIME;
+    else if (!parker->ops->may_wait)
+        rc = -EDEADLK;
+    return rc < 0 ? duet__wait_failed(parker, rc) : 0;
+}
+
+int duet__wait_failed(struct duet__parker *parker, int rc)
+{
+    parker->ops->pass(parker);
+    return rc;
+}
+
+void duet__wait_unparked(struct duet__parker *parker)
+{
+    if (++parker->streak < STREAK_MAX)
+        return;
+    parker->streak = 0;
+    parker->ops->pass(parker);
+}
+
+static bool fire_unpark(struct duet__waiter *waiter, struct duet_future *settled)
+{
+    (void)settled;
+    duet__unpark(waiter->parker);
+    return false;
+}
+
+void duet__waiter_init(struct duet__waiter *waiter, struct duet__parker *parker)
+{
+    waiter->link.next = waiter->link.prev = NULL;
+    waiter->fire = fire_unpark;
+    waiter->parker = parker;
+}
+
+int duet__wait_claimed(struct duet__waiter *waiter, struct duet__lock *lock, duet_deadline by,
+                       bool shielded)
+{
+    int rc = duet__park(waiter->parker, by, shielded);
+    if (rc == 0)
+        return 0;
+    duet__lock(lock);
+    bool claimed = !duet__list_linked(&waiter->link);
+    if (!claimed)
+        duet__list_remove(&waiter->link);
+    duet__unlock(lock);
+    if (!claimed)
+        return rc;
+    /* Woken by who claimed us, who is between its claim and its unpark. */
+    duet__park(waiter->parker, DUET_NEVER, true);
+    return 0;
+}
+
+/* ---- What any work may ask for ---- */
+
+int duet_sleep(duet_deadline until)
+{
+    struct duet__parker *parker = duet__here();
+    bool shielded = parker->shields > 0;
+    int rc = duet__wait_begin(parker, until, shielded);
+    if (rc == 0)
+        rc = duet__park(parker, until, shielded);
+    return rc == -ETIME ? 0 : rc;
+}
+
+bool duet_cancelled(void)
+{
+    return duet__park_cancelled(duet__here());
+}
+
+void duet_shield_begin(void)
+{
+    duet__here()->shields++;
+}
+
+void duet_shield_end(void)
+{
+    struct duet__parker *parker = duet__here();
+    duet__check(parker->shields > 0, "duet_shield_end() closes a duet_shield_begin() of this work");
+    parker->shields--;
+}

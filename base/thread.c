@@ -1,0 +1,37 @@
+#include "thread.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+static void signals_to_block(sigset_t *set)
+{
+    static const int open[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF};
+    sigfillset(set);
+    for (size_t i = 0; i < sizeof open / sizeof open[0]; i++)
+        sigdelset(set, open[i]);
+}
+
+int duet__thread_start(pthread_t *ret, const char *name, size_t stack_size, void *(*fn)(void *arg),
+                       void *arg)
+{
+    sigset_t blocked, before;
+    pthread_attr_t attr;
+    char kept[16];
+    int rc = pthread_attr_init(&attr);
+    if (rc != 0)
+        return -rc;
+    if (stack_size)
+        rc = pthread_attr_setstacksize(&attr, stack_size);
+    if (rc == 0) {
+        signals_to_block(&blocked);
+        pthread_sigmask(SIG_SETMASK, &blocked, &before); /* the new thread inherits it */
+        rc = pthread_create(ret, &attr, fn, arg);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_attr_destroy(&attr);
+    if (rc == 0) {
+        snprintf(kept, sizeof kept, "%.15s", name);
+        pthread_setname_np(*ret, kept);
+    }
+    return -rc;
+}

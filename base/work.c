@@ -1,0 +1,99 @@
+#include "work.h"
+#include "check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What an opts may hold. */
+enum {
+    FLAGS_KNOWN = DUET_INTERRUPT | DUET_KEEP_SLOT | DUET_REFUSE,
+    STACK_SIZE_MAX = 1 << 30
+};
+
+int duet__opts_check(const duet_opts *opts, const char **ret_why)
+{
+    if (!opts)
+        return 0;
+    *ret_why = NULL;
+    int rc = -EINVAL;
+    if (opts->flags & ~(uint32_t)FLAGS_KNOWN)
+        *ret_why = "duet_opts.flags has an unknown flag";
+    else if (opts->priority != 0)
+        *ret_why = "duet_opts.priority must be 0 in this version";
+    else if (opts->stack_size > STACK_SIZE_MAX)
+        *ret_why = "duet_opts.stack_size is above 1 GiB";
+    else if (!duet__reserved_unused(opts->reserved, sizeof opts->reserved / sizeof(uintptr_t)))
+        *ret_why = "duet_opts.reserved is not zero: was the structure initialised?";
+    if (!*ret_why && (opts->flags & DUET_INTERRUPT)) {
+        *ret_why = "DUET_INTERRUPT is not in this version";
+        rc = -ENOTSUP;
+    }
+    return *ret_why ? rc : 0;
+}
+
+int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why)
+{
+    if (fn)
+        return duet__opts_check(opts, ret_why);
+    *ret_why = "fn is NULL: there is nothing to run";
+    return -EINVAL;
+}
+
+void *duet__work_alloc(size_t size, const duet_opts *opts)
+{
+    size_t name_size = opts && opts->name ? strlen(opts->name) + 1 : 0;
+    char *block = malloc(size + name_size);
+    if (block && name_size)
+        memcpy(block + size, opts->name, name_size);
+    return block;
+}
+
+void duet__work_init(struct duet__work *work, size_t size, const struct duet__future_ops *ops,
+                     const struct duet__parker_ops *parker_ops, uint32_t parker_word, duet_fn *fn,
+                     void *arg, const duet_opts *opts)
+{
+    duet__future_init(&work->future, ops, opts, 2);
+    if (opts && opts->name)
+        work->future.name = (const char *)work + size;
+    duet__parker_init(&work->parker, parker_ops, &work->future, parker_word);
+    work->fn = fn;
+    work->arg = arg;
+    work->drop = opts ? opts->drop : NULL;
+}
+
+duet_result duet__work_run(struct duet__work *work)
+{
+    duet_result result = work->fn(work->arg);
+    duet__check(result.err <= 0, "a work's result.err is 0 or a negative errno");
+    return result;
+}
+
+static void settle(struct duet__work *work, duet_result result, uint32_t also_state)
+{
+    if (work->drop)
+        duet__call_bare(work->drop, work->arg);
+    duet__future_settle(&work->future, result, also_state);
+}
+
+void duet__work_settle(struct duet__work *work, duet_result result)
+{
+    settle(work, result, 0);
+}
+
+void duet__work_end(struct duet__work *work, duet_result result)
+{
+    settle(work, result, 0);
+    duet_future_unref(&work->future);
+}
+
+void duet__work_refuse(struct duet__work *work, int err)
+{
+    settle(work, duet_err(err), err == -ECANCELED ? 0 : (uint32_t)DUET__FUTURE_REFUSED);
+    duet_future_unref(&work->future);
+}
+
+void duet__work_cancel(duet_future *f)
+{
+    duet__park_cancel(&duet__container(f, struct duet__work, future)->parker);
+}
