@@ -1,0 +1,57 @@
+/* Stacks for coroutines: cut from slabs, guarded, reused last in first out.
+ *
+ * A stack is used by one piece of work after another. Its entry function is a loop that takes the
+ * next one each time it is switched to; so nothing is set up anew for a warm stack, and the
+ * sanitizers see one long-lived fiber. */
+#pragma once
+#include "co.h"
+
+#include <stdint.h>
+
+enum duet__guard {
+    DUET__GUARD_MADVISE, /* MADV_GUARD_INSTALL, Linux 6.13: no mapping of its own, any number */
+    DUET__GUARD_MPROTECT, /* two mappings each: within a quarter of vm.max_map_count */
+    DUET__GUARD_CANARY, /* a pattern at the low end, looked at when the coroutine switches away */
+};
+
+/* Owned by its slab; in use by one coroutine, or on a free list. */
+struct duet__stack {
+    struct duet__co co; /* first, so that the running co leads here */
+    struct duet__stack *older, *newer; /* in the list of warm ones; cold ones use older only */
+    void *work; /* the user's: what runs on it */
+    struct duet__stacks *home;
+    enum duet__guard guard;
+};
+
+struct duet__slab;
+
+/* All stacks of one size. Owned by one loop, used by its thread alone. */
+struct duet__stacks {
+    size_t size; /* usable bytes, whole pages */
+    void (*entry)(void *stack);
+    void (*warn)(void *ctx, const char *line); /* once for each loss of protection */
+    void *ctx;
+    struct duet__slab *slabs;
+    struct duet__stack *warm_newest, *warm_oldest; /* free, with their pages */
+    struct duet__stack *cold; /* free, without */
+    size_t warm_count, used_count, used_peak;
+    enum duet__guard guard; /* the best that still works */
+};
+
+/* Allocates nothing yet. size is rounded up to whole pages. */
+void duet__stacks_init(struct duet__stacks *stacks, size_t size, void (*entry)(void *stack),
+                       void (*warn)(void *ctx, const char *line), void *ctx);
+/* A stack whose next switch calls or continues entry(stack). NULL: no memory. */
+struct duet__stack *duet__stacks_get(struct duet__stacks *stacks);
+/* Back again; it may still be the running one, until its next switch. */
+void duet__stacks_put(struct duet__stack *stack);
+/* In idle time: gives the pages of some stacks above the warm reserve back to the kernel. True:
+ * there is more to give back. */
+bool duet__stacks_trim(struct duet__stacks *stacks);
+/* False: the work on it has run over its end. */
+bool duet__stack_intact(const struct duet__stack *stack);
+/* All stacks must be back. */
+void duet__stacks_fini(struct duet__stacks *stacks);
+
+/* Tests only: where the ladder of guards begins. */
+extern enum duet__guard duet__guard_first;
