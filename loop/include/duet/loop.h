@@ -1,0 +1,76 @@
+/* duet/loop.h: one thread, one ring, many coroutines. A coroutine never changes thread. */
+#pragma once
+#include <duet/future.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct duet_loop duet_loop;
+
+enum duet_backend {
+    DUET_BACKEND_AUTO,
+    DUET_BACKEND_URING,
+    DUET_BACKEND_EPOLL
+};
+
+/* Zero means default. */
+typedef struct duet_loop_config {
+    /* Copied; a thread of the loop's own carries it too. */
+    const char *name;
+    /* Virtual bytes of a coroutine's stack: 256 KiB. Rounded up to a power of two, and to 16 KiB at
+     * least; more than 1 GiB is -EINVAL. */
+    size_t stack_size;
+    /* A further one settles with -EAGAIN. Default: memory is the limit. */
+    unsigned coroutines_max;
+    /* Submissions waiting: 16,384. */
+    unsigned inbox_max;
+    /* WAIT or REFUSE: a coroutine cannot run in the submitting thread. */
+    enum duet_when_full when_full;
+    /* 256; at most 32,768. */
+    unsigned ring_entries;
+    /* How long to look before sleeping; 0: adaptive; < 0: never. */
+    int spin_us;
+    /* AUTO or URING; EPOLL is not in this version: -ENOTSUP. */
+    enum duet_backend backend;
+    /* Not in this version: -ENOTSUP. */
+    const struct duet_hooks *hooks;
+    uintptr_t reserved[6]; /* zero */
+} duet_loop_config;
+
+/* [any] A loop that nobody runs yet; it accepts work already, which waits for the run. config,
+ * copied, may be NULL. 0; -ENOMEM; -EMFILE, -ENFILE no descriptor for its eventfd; -EINVAL,
+ * -ENOTSUP with a line in the log that names the field. Ends with duet_loop_close(). */
+DUET_API int duet_loop_open(duet_loop **ret, const duet_loop_config *config);
+/* [any] This thread becomes the loop's, once; returns when the loop was stopped and all its work
+ * has ended: 0. Or why it cannot start, after a line in the log with the remedy: -EPERM io_uring
+ * refused by sysctl or seccomp, -ENOSYS kernel without it, -ENOMEM locked memory, -EMFILE
+ * descriptors; then work submitted before settles with -ECANCELED. -EALREADY: it runs or has run.
+ * -EDEADLK: a loop runs on this thread. */
+DUET_API int duet_loop_run(duet_loop *loop);
+/* [any] Refuse new work (-ESHUTDOWN), cancel all, drain, let run return. Idempotent; does
+ * not wait. */
+DUET_API void duet_loop_stop(duet_loop *loop);
+/* [any, waits] Stop, wait for the end, join its thread if it has one, let go. 0; -ETIME: what is
+ * left is named in the log, and the loop lives on, still stopping: close again. -EDEADLK from its
+ * own thread or a bare callback. Calls that began before end with -ESHUTDOWN; who calls later holds
+ * a reference. */
+DUET_API int duet_loop_close(duet_loop *loop, duet_deadline by);
+/* [any] One more owner: its calls stay safe after the close, and give -ESHUTDOWN. */
+DUET_API duet_loop *duet_loop_ref(duet_loop *loop);
+/* [any] Let go of a reference from duet_loop_ref(). NULL is fine. */
+DUET_API void duet_loop_unref(duet_loop *loop);
+DUET_API duet_loop *duet_loop_self(void); /* [any] the loop that runs on this thread, or NULL */
+
+/* [loop] Start a coroutine beside this one, in the loop's next turn. Aborts on any other thread.
+ * Never waits. The handle settles with -EAGAIN above coroutines_max, -ESHUTDOWN once the loop
+ * stops, -ENOMEM, -EINVAL. */
+DUET_API duet_future *duet_spawn(duet_fn *fn, void *arg);
+/* [loop] Likewise. opts, copied, may be NULL. */
+DUET_API duet_future *duet_spawn_with(duet_fn *fn, void *arg, const duet_opts *opts);
+
+DUET_API int duet_yield(void); /* [co] let the others run; 0 or -ECANCELED */
+
+#ifdef __cplusplus
+}
+#endif

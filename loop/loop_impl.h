@@ -1,0 +1,99 @@
+/* The loop from inside; for the files of this layer, and the few calls the bridge builds on. */
+#pragma once
+#include "co/stack.h"
+#include "future_impl.h"
+#include "heap.h"
+#include "port.h"
+#include "ring.h"
+#include "spin.h"
+#include "task.h"
+
+#include <duet/loop.h>
+#include <pthread.h>
+
+enum duet__loop_state {
+    DUET__LOOP_OPEN, /* nobody runs it; → CLAIMED by who runs it, or by who closes it unrun */
+    DUET__LOOP_CLAIMED, /* somebody is its one consumer; → the future `end` settles */
+};
+
+enum {
+    DUET__STACK_CLASS_LEAST = 14, /* 16 KiB */
+    DUET__STACK_CLASS_MOST = 30, /* 1 GiB */
+    DUET__STACK_CLASSES = DUET__STACK_CLASS_MOST - DUET__STACK_CLASS_LEAST + 1,
+};
+
+/* A queue of nodes, first in, first out; the loop's thread alone. */
+struct duet__run_queue {
+    struct duet__node *first, **end;
+    size_t count;
+};
+
+/* Owned by its references, which are counted in the port; the last one frees it. */
+struct duet_loop {
+    struct duet__port *port; /* constant */
+    duet_loop_config config; /* constant; name is a copy */
+    _Atomic uint32_t state; /* enum duet__loop_state; claimed by compare and swap */
+    duet_future started; /* settles when it turns, or with why it cannot */
+    duet_future end; /* settles when nothing of it runs any more */
+    struct duet__node stop_node; /* posted once, by who shuts the port first */
+    pthread_t thread; /* joined by close; see has_thread */
+    bool has_thread; /* set before anybody else knows the loop, cleared by who joins */
+
+    /* The coroutine that runs at this moment, for a closer to name it from outside. Relaxed; the lock
+     * is taken to read it and when a coroutine ends, so what is read cannot go meanwhile. */
+    struct duet__lock running_lock;
+    _Atomic(struct duet__task *) running;
+
+    /* The loop's thread, or whoever claimed it: */
+    struct duet__ring ring;
+    struct duet__co scheduler; /* the thread's own stack */
+    const struct duet__parker
+        *outer; /* who runs the loop: it cannot go on before the loop has ended */
+    int64_t now_ns; /* the clock at the beginning of this turn */
+    struct duet__run_queue ready;
+    struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
+    struct duet__heap timers;
+    struct duet__list live; /* tasks started and not ended */
+    size_t live_count, coroutine_count; /* the latter: of those, with a stack */
+    bool stopping;
+    bool told_no_stack;
+    bool buried; /* it never ran, and never will: callbacks are dropped */
+    struct duet__spin spin;
+    struct duet__stacks stacks[DUET__STACK_CLASSES];
+};
+
+/* By its thread: runs in this turn or the next. */
+void duet__loop_ready(duet_loop *loop, struct duet__node *node);
+/* Turns until the loop has been stopped and everything has ended. */
+void duet__loop_turn_until_stopped(duet_loop *loop);
+/* Instead, if it cannot turn: cancels and drops what it had accepted. */
+void duet__loop_bury(duet_loop *loop);
+/* The stacks for coroutines of this size. */
+struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size);
+
+static inline void duet__run_queue_init(struct duet__run_queue *queue)
+{
+    queue->first = NULL;
+    queue->end = &queue->first;
+    queue->count = 0;
+}
+
+static inline void duet__run_queue_push(struct duet__run_queue *queue, struct duet__node *node)
+{
+    node->next = NULL;
+    *queue->end = node;
+    queue->end = &node->next;
+    queue->count++;
+}
+
+static inline struct duet__node *duet__run_queue_pop(struct duet__run_queue *queue)
+{
+    struct duet__node *node = queue->first;
+    if (!node)
+        return NULL;
+    queue->first = node->next;
+    if (!queue->first)
+        queue->end = &queue->first;
+    queue->count--;
+    return node;
+}

@@ -1,0 +1,322 @@
+#include "check.h"
+#include "log.h"
+#include "loop_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static struct duet__task *task_of_parker(struct duet__parker *parker)
+{
+    return duet__container(parker, struct duet__task, work.parker);
+}
+
+static struct duet__task *task_of_node(struct duet__node *node)
+{
+    return duet__container(node, struct duet__task, node);
+}
+
+/* ---- Sleeping and waking ---- */
+
+/* Leaves this coroutine for the scheduler; returns when it runs again, with errno as it was. */
+static void leave(struct duet__task *task)
+{
+    int saved_errno = errno;
+    duet__co_switch(&task->stack->co, &task->loop->scheduler);
+    errno = saved_errno;
+}
+
+static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
+{
+    struct duet__task *task = task_of_parker(parker);
+    /* Publishes that the node is free to be queued. Pairs with the acquire of whoever clears
+     * SLEEPING. */
+    if (!duet__cas_release(&parker->word, &seen, asleep))
+        return;
+    if (by_ns != DUET__NEVER) /* room was reserved at the start */
+        duet__heap_add(&task->loop->timers, &task->timer, by_ns);
+    leave(task);
+    if (task->timer.place)
+        duet__heap_remove(&task->loop->timers, &task->timer);
+}
+
+/* The caller has cleared SLEEPING, so the node is its to queue, and the task, which cannot end
+ * while it is not run, keeps the loop alive until then. */
+static void task_wake(struct duet__parker *parker)
+{
+    struct duet__task *task = task_of_parker(parker);
+    if (duet_loop_self() == task->loop) {
+        duet__loop_ready(task->loop, &task->node);
+        return;
+    }
+    bool posted = duet__port_post(task->loop->port, &task->node);
+    duet__check(posted, "a loop ends only after its last task");
+}
+
+/* Likewise, but who cancels it holds a reference. A task that has not started is the canceller's to
+ * settle; its node stays on its way to the loop, which lets go of it. */
+static void task_wake_cancelled(struct duet__parker *parker)
+{
+    struct duet__task *task = task_of_parker(parker);
+    if (task->started)
+        task_wake(parker);
+    else
+        duet__work_settle(&task->work, duet_err(-ECANCELED));
+}
+
+/* Goes to the end of the run queue. */
+static void task_pass(struct duet__parker *parker)
+{
+    struct duet__task *task = task_of_parker(parker);
+    duet__loop_ready(task->loop, &task->node);
+    leave(task);
+}
+
+/* Not the beginning of this turn: a deadline that has just passed is in the past. */
+static int64_t task_now(struct duet__parker *parker)
+{
+    return task_of_parker(parker)->loop->now_ns = duet__clock_ns();
+}
+
+static const struct duet__parker_ops task_parker_ops = {
+    .may_wait = true,
+    .sleep = task_sleep,
+    .wake = task_wake,
+    .wake_cancelled = task_wake_cancelled,
+    .pass = task_pass,
+    .now_ns = task_now,
+};
+
+void duet__task_timer_due(struct duet__timer *timer)
+{
+    struct duet__task *task = duet__container(timer, struct duet__task, timer);
+    /* If somebody else has cleared SLEEPING, the node is already on its way. */
+    if (duet__park_claim(&task->work.parker))
+        duet__loop_ready(task->loop, &task->node);
+}
+
+int duet_yield(void)
+{
+    struct duet__parker *parker = duet__here();
+    duet__check(parker->ops == &task_parker_ops, "duet_yield() runs inside a coroutine");
+    task_pass(parker);
+    return parker->shields == 0 && duet__park_cancelled(parker) ? -ECANCELED : 0;
+}
+
+/* ---- The future's side ---- */
+
+static void task_release(duet_future *f)
+{
+    free(duet__container(f, struct duet__task, work.future));
+}
+
+static const struct duet__future_ops coroutine_ops = {"coroutine", duet__work_cancel, task_release};
+static const struct duet__future_ops callback_ops = {"callback", duet__work_cancel, task_release};
+
+/* ---- From start to end ---- */
+
+static void task_live(struct duet__task *task)
+{
+    task->started = true;
+    task->work.parker.outer = task->loop->outer;
+    duet__list_append(&task->loop->live, &task->live);
+    task->loop->live_count++;
+}
+
+static void task_end(struct duet__task *task, duet_result result)
+{
+    duet__list_remove(&task->live);
+    task->loop->live_count--;
+    duet__work_end(&task->work, result);
+}
+
+static void check_stack(const struct duet__stack *stack)
+{
+    duet__check(duet__stack_intact(stack),
+                "a coroutine stays within its stack: give it more by duet_opts.stack_size");
+}
+
+void duet__task_stack_main(void *arg)
+{
+    struct duet__stack *stack = arg;
+    for (;;) {
+        struct duet__task *task = stack->work;
+        duet_loop *loop = task->loop;
+        errno = 0;
+        duet_result result = duet__work_run(&task->work);
+        check_stack(stack);
+        stack->co.name = NULL;
+        duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
+        duet__store_relaxed(&loop->running, NULL);
+        duet__unlock(&loop->running_lock);
+        duet__here_set(duet__here_bare()); /* the task may be gone when it has settled */
+        task_end(task, result);
+        loop->coroutine_count--;
+        duet__stacks_put(stack);
+        duet__co_switch(&stack->co, &loop->scheduler);
+    }
+}
+
+static void resume(struct duet__node *node, void *consumer)
+{
+    duet_loop *loop = consumer;
+    struct duet__task *task = task_of_node(node);
+    struct duet__stack *stack = task->stack;
+    duet__here_set(&task->work.parker);
+    duet__store_relaxed(&loop->running, task);
+    duet__co_switch(&loop->scheduler, &stack->co);
+    duet__store_relaxed(&loop->running, NULL);
+    duet__here_set(duet__here_bare());
+    check_stack(stack);
+}
+
+/* 0, or why this task, which is ours now, cannot start. */
+static int may_start(duet_loop *loop, struct duet__task *task)
+{
+    if (loop->stopping || duet__park_cancelled(&task->work.parker))
+        return -ECANCELED;
+    return duet__heap_reserve(&loop->timers, loop->live_count + 1);
+}
+
+static int take_stack(duet_loop *loop, struct duet__task *task)
+{
+    if (loop->config.coroutines_max && loop->coroutine_count >= loop->config.coroutines_max)
+        return -EAGAIN;
+    task->stack = duet__stacks_get(duet__loop_stacks(loop, task->stack_size));
+    if (task->stack) {
+        loop->coroutine_count++;
+        return 0;
+    }
+    if (!loop->told_no_stack)
+        duet__log(DUET_ERROR,
+                  "loop '%s': no memory for the stack of coroutine number %zu; see "
+                  "RLIMIT_AS (ulimit -v), vm.overcommit_memory and stack_size",
+                  loop->config.name, loop->coroutine_count + 1);
+    loop->told_no_stack = true; /* once a loop; each of them settles with -ENOMEM */
+    return -ENOMEM;
+}
+
+static void start(struct duet__node *node, void *consumer)
+{
+    duet_loop *loop = consumer;
+    struct duet__task *task = task_of_node(node);
+    if (!duet__park_claim(&task->work.parker)) { /* cancelled, and settled by its canceller */
+        duet_future_unref(&task->work.future);
+        return;
+    }
+    int rc = may_start(loop, task);
+    if (rc == 0)
+        rc = take_stack(loop, task);
+    if (rc < 0) {
+        duet__work_refuse(&task->work, rc);
+        return;
+    }
+    task->stack->work = task;
+    task->stack->co.name = task->work.future.name;
+    node->run = resume;
+    node->counted = false;
+    task_live(task);
+    resume(node, loop);
+}
+
+static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,
+                                   void *arg, const duet_opts *opts)
+{
+    struct duet__task *task = duet__work_alloc(sizeof *task, opts);
+    if (!task)
+        return NULL;
+    duet__work_init(&task->work, sizeof *task, ops, &task_parker_ops, DUET__PARK_SLEEPING, fn, arg,
+                    opts);
+    task->node.counted = false;
+    task->timer.place = 0;
+    task->loop = loop;
+    task->started = false;
+    task->stack = NULL;
+    task->stack_size = opts ? opts->stack_size : 0;
+    task->callback = NULL;
+    return task;
+}
+
+struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts)
+{
+    struct duet__task *task = task_new(loop, &coroutine_ops, fn, arg, opts);
+    if (task)
+        task->node.run = start;
+    return task;
+}
+
+/* ---- Callbacks at a moment ---- */
+
+/* Its moment has come, or it was cancelled. */
+static void moment_due(struct duet__node *node, void *consumer)
+{
+    duet_loop *loop = consumer;
+    struct duet__task *task = task_of_node(node);
+    if (task->timer.place)
+        duet__heap_remove(&loop->timers, &task->timer);
+    duet_result result = duet_err(-ECANCELED);
+    if (!duet__park_cancelled(&task->work.parker)) {
+        task->callback(task->work.arg);
+        result = duet_ok();
+    }
+    task_end(task, result);
+}
+
+/* Falls asleep again, until its moment: from here on a cancellation wakes it. */
+static void moment_arrive(struct duet__node *node, void *consumer)
+{
+    duet_loop *loop = consumer;
+    struct duet__task *task = task_of_node(node);
+    uint32_t awake = 0;
+    if (!duet__park_claim(&task->work.parker)) { /* cancelled, and settled by its canceller */
+        duet_future_unref(&task->work.future);
+        return;
+    }
+    int rc = may_start(loop, task);
+    node->run = moment_due;
+    node->counted = false;
+    if (rc == 0)
+        task_live(task);
+    /* Publishes that the task has started and its node is free to be queued. Pairs with the acquire
+     * of who clears SLEEPING. */
+    if (rc == 0 && duet__cas_release(&task->work.parker.word, &awake, DUET__PARK_SLEEPING))
+        duet__heap_add(&loop->timers, &task->timer, task->at_ns);
+    else if (rc == 0) /* cancelled just now */
+        task_end(task, duet_err(-ECANCELED));
+    else
+        duet__work_refuse(&task->work, rc);
+}
+
+struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
+                                         void *arg)
+{
+    struct duet__task *task = task_new(loop, &callback_ops, NULL, arg, NULL);
+    if (!task)
+        return NULL;
+    task->node.run = moment_arrive;
+    task->callback = fn;
+    task->at_ns = at_ns;
+    return task;
+}
+
+/* ---- Spawning ---- */
+
+duet_future *duet_spawn_with(duet_fn *fn, void *arg, const duet_opts *opts)
+{
+    duet_loop *loop = duet_loop_self();
+    const char *why = NULL;
+    duet__check(loop != NULL,
+                "duet_spawn() runs on a loop's thread; from others use duet_submit()");
+    int rc = duet__work_check(fn, opts, &why);
+    if (rc == 0 && loop->stopping)
+        rc = -ESHUTDOWN;
+    struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
+    if (!task)
+        return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
+    duet__loop_ready(loop, &task->node);
+    return &task->work.future;
+}
+
+duet_future *duet_spawn(duet_fn *fn, void *arg)
+{
+    return duet_spawn_with(fn, arg, NULL);
+}

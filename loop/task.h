@@ -1,0 +1,39 @@
+/* A task: a coroutine, its parker and its future in one. Also, without a stack, a callback at a
+ * moment: a task that is born asleep until then. */
+#pragma once
+#include "co/stack.h"
+#include "heap.h"
+#include "mpsc.h"
+#include "work.h"
+
+#include <duet/loop.h>
+
+/* Owned like its work: by the loop until it ends, by handles until they let go. All but the work
+ * belongs to the loop's thread, once the node has been handed over to it. The node is either with
+ * the port, or in the run queue, or nowhere: whoever wakes a task has cleared SLEEPING and so is
+ * the only one to queue it.
+ *
+ * A task is born asleep: SLEEPING says "on its way to the loop, nobody's yet". The loop clears it
+ * to start the task, a canceller to settle it on the spot; then the loop finds it claimed and only
+ * lets go. */
+struct duet__task {
+    struct duet__work work; /* first */
+    struct duet__node node;
+    struct duet__timer timer;
+    duet_loop *loop;
+    struct duet__list live; /* in the loop's list from its start to its end */
+    bool started; /* written by the loop while the task is not asleep */
+    struct duet__stack *stack; /* from its start to its end; NULL: not started, or has none */
+    size_t stack_size; /* 0: the loop's */
+    duet_callback *callback; /* of a task without a stack */
+    int64_t at_ns; /* … and its moment */
+};
+
+/* A task that is not handed over yet; its opts are good. NULL: no memory. */
+struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts);
+struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
+                                         void *arg);
+/* A timer of this loop is due. */
+void duet__task_timer_due(struct duet__timer *timer);
+/* The body of every stack: one task after another. */
+void duet__task_stack_main(void *stack);

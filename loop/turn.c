@@ -1,0 +1,145 @@
+/* The turn: receive → expire → admit → run → complete or rest. */
+#include "check.h"
+#include "log.h"
+#include "loop_impl.h"
+
+#include <errno.h>
+
+enum {
+    RUN_BUDGET = 64, /* nodes run in a turn, before timers and I/O are looked at again */
+    ADMIT_BUDGET = 64, /* submissions admitted in a turn, so that a flood starves nobody */
+    TRIM_EVERY_NS = 10000000,
+};
+
+void duet__loop_ready(duet_loop *loop, struct duet__node *node)
+{
+    duet__run_queue_push(&loop->ready, node);
+}
+
+/* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
+static void receive(duet_loop *loop)
+{
+    struct duet__node *node = duet__port_take(loop->port);
+    while (node) {
+        struct duet__node *next = node->next;
+        duet__run_queue_push(node->counted ? &loop->arrivals : &loop->ready, node);
+        node = next;
+    }
+}
+
+static void expire(duet_loop *loop)
+{
+    struct duet__timer *timer;
+    while ((timer = duet__heap_due(&loop->timers, loop->now_ns)) != NULL)
+        duet__task_timer_due(timer);
+}
+
+static void admit(duet_loop *loop)
+{
+    unsigned count = 0;
+    struct duet__node *node;
+    while (count < ADMIT_BUDGET && (node = duet__run_queue_pop(&loop->arrivals)) != NULL) {
+        duet__run_queue_push(&loop->ready, node);
+        count++;
+    }
+    if (count > 0)
+        duet__port_admitted(loop->port, count);
+}
+
+/* In order; what becomes ready meanwhile goes to the end, and counts too: two that yield to each
+ * other do not pay for a turn each time. */
+static void run_ready(duet_loop *loop)
+{
+    struct duet__node *node;
+    for (int budget = RUN_BUDGET; budget > 0; budget--) {
+        if ((node = duet__run_queue_pop(&loop->ready)) == NULL)
+            return;
+        node->run(node, loop);
+    }
+}
+
+static void check_ring(duet_loop *loop, int rc)
+{
+    if (rc < 0)
+        duet__log(DUET_ERROR, "loop '%s': io_uring_enter: %s", loop->config.name,
+                  duet_strerror(rc));
+    duet__check(rc == 0, "the kernel lets a loop's ring go on: no seccomp filter that refuses "
+                         "io_uring_enter may be installed while a loop runs");
+}
+
+static void complete(duet_loop *loop)
+{
+    check_ring(loop, duet__ring_poll(&loop->ring));
+}
+
+static bool something_came(void *arg)
+{
+    duet_loop *loop = arg;
+    return duet__port_has_nodes(loop->port) || duet__ring_has_news(&loop->ring);
+}
+
+static void sleep_until(duet_loop *loop, int64_t by_ns)
+{
+    /* Ended by a post (which signals, since it reads our mark), by a completion, by the nearest
+     * timer; at shutdown by the post of the stop node. */
+    if (!duet__port_sleep(loop->port))
+        return;
+    int64_t start_ns = duet__clock_ns();
+    if (by_ns > start_ns)
+        check_ring(loop, duet__ring_wait(&loop->ring,
+                                         by_ns == DUET__NEVER ? DUET__NEVER : by_ns - start_ns));
+    duet__port_awake(loop->port);
+    if (duet__port_has_nodes(loop->port))
+        duet__spin_slept(&loop->spin, duet__clock_ns() - start_ns);
+}
+
+/* Nothing is ready: look a little, then sleep. */
+static void rest(duet_loop *loop)
+{
+    int64_t by_ns = duet__heap_nearest_ns(&loop->timers);
+    if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
+        loop->spin.budget_ns = loop->spin.limit_ns;
+    if (duet__spin(&loop->spin, something_came, loop, by_ns))
+        return;
+    bool more_to_trim = false;
+    for (int i = 0; i < DUET__STACK_CLASSES; i++)
+        if (loop->stacks[i].warm_count > 0)
+            more_to_trim |= duet__stacks_trim(&loop->stacks[i]);
+    if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
+        by_ns = loop->now_ns + TRIM_EVERY_NS;
+    sleep_until(loop, by_ns);
+}
+
+static bool has_ended(duet_loop *loop)
+{
+    return loop->stopping && loop->live_count == 0 && duet__port_close(loop->port);
+}
+
+void duet__loop_turn_until_stopped(duet_loop *loop)
+{
+    for (;;) {
+        loop->now_ns = duet__clock_ns();
+        receive(loop);
+        expire(loop);
+        admit(loop);
+        run_ready(loop);
+        if (duet__ring_has_work(&loop->ring))
+            complete(loop);
+        if (loop->ready.count == 0 && loop->arrivals.count == 0) {
+            if (has_ended(loop))
+                return;
+            rest(loop);
+        }
+    }
+}
+
+void duet__loop_bury(duet_loop *loop)
+{
+    loop->stopping = loop->buried = true;
+    do {
+        receive(loop);
+        admit(loop);
+        while (loop->ready.count > 0)
+            run_ready(loop);
+    } while (loop->arrivals.count > 0 || !duet__port_close(loop->port));
+}
