@@ -1,0 +1,268 @@
+/* A loop's door: the queue, the eventfd that wakes a sleeping loop, and the gate that bounds
+ * submissions. It implements loop/port.h and inbox.h.
+ *
+ * WAKING. The queue's head says whether the loop sleeps (base/mpsc.h has the proof). The producer
+ * that replaces the mark, exactly one a parking, writes the eventfd once; nobody ever reads it
+ * while the loop turns, so its count is the number of all signals so far and a poll on it cannot
+ * miss one.
+ *
+ * ENDING. That producer may be stopped between its push and its write, while the loop wakes for
+ * another reason, ends, and is freed. So the loop counts the marks that were replaced
+ * (signals_owed), and after closing the queue it reads the eventfd until all of them have come. A
+ * producer touches the port only before its push and, if it owes one, in that write; so then nobody
+ * is inside but by a reference.
+ *
+ * THE GATE is one word: how many submissions have a place, how many references there are, and two
+ * marks. A submitter takes place and reference in one step, so who is inside a submission keeps the
+ * port alive, and SHUT lets nobody in any more. Places are given back when the loop admits a
+ * submission. Who finds no place announces itself by WAITERS under the lock, in a read-modify-write
+ * that also looks whether a place came free meanwhile; who frees places reads that mark in the same
+ * step as it frees them. So either the one sees the place or the other sees the waiter. */
+#include "inbox.h"
+#include "check.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PLACE UINT64_C(1) /* bits 0 to 31 count places taken */
+#define SHUT (UINT64_C(1) << 32) /* no more submissions: set once */
+#define WAITERS (UINT64_C(1) << 33) /* somebody waits for a place */
+#define REFERENCE (UINT64_C(1) << 34) /* bits from here on count references */
+
+/* Owned by its loop; freed when the last reference is gone. */
+struct duet__port {
+    /* Producers and the loop, each in a cache line of its own. */
+    _Alignas(64) struct duet__mpsc queue;
+    _Alignas(64) _Atomic uint64_t gate;
+    /* Constant. */
+    _Alignas(64) int event_fd;
+    uint32_t places;
+    enum duet_when_full when_full;
+    /* The loop's thread. */
+    uint64_t signals_owed;
+    /* Guards the waiters, and WAITERS being cleared. */
+    struct duet__lock room_lock;
+    struct duet__list room;
+};
+
+static uint32_t places_taken(uint64_t gate)
+{
+    return (uint32_t)gate;
+}
+
+int duet__port_open(struct duet__port **ret, const duet_loop_config *config)
+{
+    struct duet__port *port = aligned_alloc(64, sizeof *port);
+    if (!port)
+        return -ENOMEM;
+    memset(port, 0, sizeof *port);
+    port->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (port->event_fd < 0) {
+        int rc = -errno;
+        free(port);
+        return rc;
+    }
+    duet__store_relaxed(&port->gate, REFERENCE); /* nobody else knows it yet */
+    port->places = config->inbox_max;
+    port->when_full = config->when_full;
+    duet__list_init(&port->room);
+    *ret = port;
+    return 0;
+}
+
+void duet__port_free(struct duet__port *port)
+{
+    close(port->event_fd);
+    free(port);
+}
+
+void duet__port_ref(struct duet__port *port)
+{
+    duet__add_relaxed(&port->gate, REFERENCE); /* who has one may make another */
+}
+
+bool duet__port_unref(struct duet__port *port)
+{
+    /* Releases what this owner did; the last one acquires what all did. */
+    uint64_t before = duet__sub_acq_rel(&port->gate, REFERENCE);
+    duet__check(before >= REFERENCE, "a loop is unreferenced more often than referenced");
+    return before / REFERENCE == 1;
+}
+
+/* ---- Posting ---- */
+
+/* Wakes a loop that sleeps in its ring. Between the push that made us owe this and the write
+ * nothing may unwind, so it is the raw system call: glibc's write() is a cancellation point. */
+static void signal_loop(int event_fd)
+{
+    uint64_t one = 1;
+    int saved_errno = errno;
+    long n;
+    do
+        n = syscall(SYS_write, event_fd, &one, sizeof one);
+    while (n < 0 && errno == EINTR);
+    /* EAGAIN: the count is at its end, so it is readable all the same. */
+    duet__check(n == (long)sizeof one || errno == EAGAIN,
+                "the program must not close the descriptors of a loop");
+    errno = saved_errno;
+}
+
+bool duet__port_post(struct duet__port *port, struct duet__node *node)
+{
+    int event_fd = port->event_fd; /* before the push: then the port may be gone */
+    switch (duet__mpsc_push(&port->queue, node)) {
+    case DUET__PUSHED:
+        return true;
+    case DUET__PUSHED_SIGNAL:
+        signal_loop(event_fd);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- The loop's side ---- */
+
+int duet__port_fd(struct duet__port *port)
+{
+    return port->event_fd;
+}
+
+bool duet__port_has_nodes(struct duet__port *port)
+{
+    return duet__mpsc_has_nodes(&port->queue);
+}
+
+struct duet__node *duet__port_take(struct duet__port *port)
+{
+    return duet__mpsc_take(&port->queue);
+}
+
+bool duet__port_sleep(struct duet__port *port)
+{
+    return duet__mpsc_park(&port->queue);
+}
+
+void duet__port_awake(struct duet__port *port)
+{
+    if (!duet__mpsc_wake(&port->queue))
+        port->signals_owed++;
+}
+
+bool duet__port_close(struct duet__port *port)
+{
+    if (!duet__mpsc_close(&port->queue))
+        return false;
+    while (port->signals_owed > 0) {
+        struct pollfd readable = {port->event_fd, POLLIN, 0};
+        uint64_t count;
+        /* Ended by the producer that owes the signal, which is between its push and its write. */
+        poll(&readable, 1, -1);
+        if (read(port->event_fd, &count, sizeof count) == (ssize_t)sizeof count)
+            port->signals_owed -= count < port->signals_owed ? count : port->signals_owed;
+    }
+    return true;
+}
+
+/* ---- The gate ---- */
+
+/* If the gate, as it was before places came free, says so: lets up to `count` waiters try for one. */
+static void wake_waiters(struct duet__port *port, uint64_t gate, unsigned count)
+{
+    if (!(gate & WAITERS))
+        return;
+    duet__lock(&port->room_lock);
+    struct duet__waiter *waiter;
+    for (; count > 0 && (waiter = duet__waiter_pop(&port->room)) != NULL; count--)
+        duet__waiter_tell(waiter);
+    if (duet__list_empty(&port->room))
+        duet__and_acquire(&port->gate, ~WAITERS); /* set again, if at all, under this lock */
+    duet__unlock(&port->room_lock);
+}
+
+void duet__port_admitted(struct duet__port *port, unsigned count)
+{
+    /* One object's order decides: see THE GATE. Publishes nothing. */
+    uint64_t before = duet__sub_release(&port->gate, PLACE * count);
+    wake_waiters(port, before, count);
+}
+
+bool duet__port_shut(struct duet__port *port)
+{
+    uint64_t gate = duet__load_relaxed(&port->gate);
+    do {
+        if (gate & SHUT)
+            return false;
+        /* One object's order decides who is first, and who still gets in. */
+    } while (!duet__cas_acq_rel(&port->gate, &gate, (gate | SHUT) + REFERENCE));
+    wake_waiters(port, gate, UINT32_MAX);
+    return true;
+}
+
+bool duet__port_is_shut(struct duet__port *port)
+{
+    return duet__load_relaxed(&port->gate) & SHUT; /* a mark, publishes nothing */
+}
+
+/* Takes a place and a reference; or only a reference, to wait for a place. */
+static int try_enter(struct duet__port *port, bool may_wait)
+{
+    uint64_t gate = duet__load_relaxed(&port->gate), next;
+    bool room;
+    do {
+        if (gate & SHUT)
+            return -ESHUTDOWN;
+        room = places_taken(gate) < port->places;
+        if (!room && !may_wait)
+            return -EAGAIN;
+        next = gate + REFERENCE + (room ? PLACE : 0);
+    } while (!duet__cas_acquire(&port->gate, &gate, next)); /* publishes nothing */
+    return room ? 0 : -EAGAIN;
+}
+
+/* With a reference: sleeps until a place may be free. 0, -ETIME, -ECANCELED. */
+static int wait_for_place(struct duet__port *port, struct duet__parker *here, duet_deadline by)
+{
+    struct duet__waiter waiter;
+    duet__waiter_init(&waiter, here);
+    duet__lock(&port->room_lock);
+    uint64_t gate = duet__or_acq_rel(&port->gate, WAITERS);
+    bool waits = places_taken(gate) >= port->places && !(gate & SHUT);
+    if (waits)
+        duet__list_append(&port->room, &waiter.link);
+    else if (duet__list_empty(&port->room))
+        duet__and_acquire(&port->gate, ~WAITERS);
+    duet__unlock(&port->room_lock);
+    return waits ? duet__wait_claimed(&waiter, &port->room_lock, by, here->shields > 0) : 0;
+}
+
+int duet__inbox_enter(duet_loop *loop, bool refuse, duet_deadline by)
+{
+    struct duet__port *port = loop->port;
+    struct duet__parker *here = duet__here();
+    bool may_wait = !refuse && port->when_full == DUET_FULL_WAIT && here->ops->may_wait;
+    for (;;) {
+        int rc = try_enter(port, may_wait);
+        if (rc != -EAGAIN || !may_wait)
+            return rc;
+        rc = duet__wait_begin(here, by, here->shields > 0);
+        if (rc == 0)
+            rc = wait_for_place(port, here, by);
+        duet_loop_unref(loop);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+int duet__inbox_push(duet_loop *loop, struct duet__node *node)
+{
+    node->counted = true;
+    int rc = duet__port_post(loop->port, node) ? 0 : -ESHUTDOWN;
+    duet_loop_unref(loop);
+    return rc;
+}

@@ -1,0 +1,4 @@
+/* duet/duet.h: everything. */
+#pragma once
+#include <duet/bridge.h>
+#include <duet/group.h>

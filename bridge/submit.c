@@ -1,0 +1,108 @@
+/* Work enters a loop: coroutines, callbacks, callbacks at a moment. */
+#include "submit.h"
+#include "check.h"
+#include "inbox.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int duet__hand_over(duet_loop *loop, struct duet__node *node, bool refuse, duet_deadline by)
+{
+    if (duet_loop_self() == loop) { /* never waits, and needs no place */
+        if (loop->stopping)
+            return -ESHUTDOWN;
+        duet__loop_ready(loop, node);
+        return 0;
+    }
+    int rc = duet__inbox_enter(loop, refuse, by);
+    return rc < 0 ? rc : duet__inbox_push(loop, node);
+}
+
+/* Of a task that nobody else knows yet: the handle, settled if it was not accepted. */
+static duet_future *submit_task(duet_loop *loop, struct duet__task *task, bool refuse,
+                                duet_deadline by, int *ret_wait)
+{
+    duet_future *f = &task->work.future;
+    int rc = duet__hand_over(loop, &task->node, refuse, by);
+    if (rc == -ETIME || rc == -ECANCELED)
+        *ret_wait = rc;
+    if (rc < 0)
+        duet__work_refuse(&task->work, *ret_wait < 0 ? -ECANCELED : rc);
+    return f;
+}
+
+duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts,
+                                  duet_deadline by, int *ret_wait)
+{
+    const char *why = NULL;
+    *ret_wait = 0;
+    int rc = duet__work_check(fn, opts, &why);
+    struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
+    if (!task)
+        return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
+    return submit_task(loop, task, opts && (opts->flags & DUET_REFUSE), by, ret_wait);
+}
+
+duet_future *duet_submit_with(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts)
+{
+    int waited;
+    if (!loop)
+        return duet__future_refused(-EINVAL, "duet_submit: loop is NULL", arg, opts);
+    return duet__loop_submit_by(loop, fn, arg, opts, DUET_NEVER, &waited);
+}
+
+duet_future *duet_submit(duet_loop *loop, duet_fn *fn, void *arg)
+{
+    return duet_submit_with(loop, fn, arg, NULL);
+}
+
+duet_future *duet_call_at(duet_loop *loop, duet_deadline at, duet_callback *fn, void *arg)
+{
+    int waited = 0;
+    if (!loop || !fn)
+        return duet__future_refused(
+            -EINVAL, loop ? "duet_call_at: fn is NULL" : "duet_call_at: loop is NULL", NULL, NULL);
+    struct duet__task *task = duet__task_new_moment(loop, at.ns, fn, arg);
+    if (!task)
+        return duet__future_refused(-ENOMEM, NULL, NULL, NULL);
+    return submit_task(loop, task, true, DUET_NEVER, &waited);
+}
+
+/* ---- Plain callbacks ---- */
+
+/* Owned by the loop from the moment it is handed over; freed when it has run or was dropped. */
+struct soon {
+    struct duet__node node;
+    duet_callback *fn, *drop;
+    void *arg;
+};
+
+static void soon_run(struct duet__node *node, void *consumer)
+{
+    struct soon *soon = duet__container(node, struct soon, node);
+    duet_loop *loop = consumer;
+    if (!loop->buried)
+        soon->fn(soon->arg);
+    else if (soon->drop)
+        duet__call_bare(soon->drop, soon->arg);
+    free(soon);
+}
+
+int duet_call_soon_with(duet_loop *loop, duet_callback *fn, void *arg, duet_callback *drop)
+{
+    if (!loop || !fn)
+        return duet__bad_argument(__func__, loop ? "fn is NULL" : "loop is NULL");
+    struct soon *soon = malloc(sizeof *soon);
+    if (!soon)
+        return -ENOMEM;
+    *soon = (struct soon){.node.run = soon_run, .fn = fn, .drop = drop, .arg = arg};
+    int rc = duet__hand_over(loop, &soon->node, true, DUET_NOW);
+    if (rc < 0)
+        free(soon);
+    return rc;
+}
+
+int duet_call_soon(duet_loop *loop, duet_callback *fn, void *arg)
+{
+    return duet_call_soon_with(loop, fn, arg, NULL);
+}
