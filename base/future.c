@@ -1,5 +1,6 @@
 /* The future: one state machine, any number of waiters of both kinds, references. */
 #include "check.h"
+#include "clock.h"
 #include "future_impl.h"
 #include "log.h"
 #include "work.h"
@@ -15,6 +16,7 @@ void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const
 {
     memset(f, 0, sizeof *f); /* nobody else can see it yet */
     duet__store_relaxed(&f->refs, refs);
+    f->process = duet__process;
     f->ops = ops;
     f->drop_result = opts ? opts->drop_result : NULL;
     duet__list_init(&f->waiters);
@@ -41,6 +43,15 @@ const char *duet__future_describe(const duet_future *f, char *buf, size_t size)
 {
     char name[64];
     snprintf(buf, size, "%s '%s'", f->ops->kind, duet__future_name(f, name, sizeof name));
+    return buf;
+}
+
+const char *duet__future_describe_place(const duet_future *f, char *buf, size_t size)
+{
+    char what[96], place[48] = "";
+    if (f->ops->place && !duet__future_is_settled(f)) /* else its pool may be gone */
+        f->ops->place(f, place, sizeof place);
+    snprintf(buf, size, "%s%s", duet__future_describe(f, what, sizeof what), place);
     return buf;
 }
 
@@ -81,8 +92,11 @@ duet_future *duet_future_ref(duet_future *f)
 
 static void last_unref(duet_future *f)
 {
-    if (!duet__future_is_settled(f)) /* a promise that nobody can keep any more */
+    if (!duet__future_is_settled(f)) { /* a promise that nobody can keep any more */
+        if (duet__is_foreign(f->process))
+            return; /* what it was in the parent is not ours to end; its memory stays */
         duet__future_settle(f, duet_err(-ECANCELED), 0);
+    }
     uint32_t state = duet__load_relaxed(&f->state); /* ours alone; acquired by the unref */
     if (f->result.err < 0 && f->result.err != -ECANCELED && !(state & DUET__FUTURE_LOOKED))
         report_unseen_failure(f);
@@ -95,11 +109,14 @@ void duet_future_unref(duet_future *f)
 {
     if (!f)
         return;
+    bool may_strand = f->settler_holds && !duet__is_foreign(f->process);
     /* Releases what this owner did to the future; the last one acquires what all did. */
     uint32_t before = duet__sub_acq_rel(&f->refs, 1);
     duet__check(before > 0, "a future is unreferenced more often than referenced");
     if (before == 1)
         last_unref(f);
+    else if (may_strand)
+        duet__graph_lost_holder(f);
 }
 
 /* ---- Settling ---- */
@@ -150,15 +167,20 @@ static bool enqueue(duet_future *f, struct duet__waiter *waiter)
     return pending;
 }
 
-/* Sleep until f has settled. 0 or why not; f is pending or was a moment ago. */
+/* 0, or why f, which was pending a moment ago, cannot be waited for here. */
+static int may_await(const duet_future *f, struct duet__parker *parker, duet_deadline by,
+                     bool shielded)
+{
+    if (duet__is_foreign(f->process))
+        return -EOWNERDEAD;
+    if (duet__runs_here(f))
+        return duet__wait_failed(parker, -EDEADLK);
+    return duet__wait_begin(parker, by, shielded);
+}
+
 static int sleep_until_settled(duet_future *f, struct duet__parker *parker, duet_deadline by,
                                bool shielded)
 {
-    if (duet__runs_here(f))
-        return duet__wait_failed(parker, -EDEADLK);
-    int rc = duet__wait_begin(parker, by, shielded);
-    if (rc < 0)
-        return rc;
     struct duet__waiter waiter;
     duet__waiter_init(&waiter, parker);
     if (!enqueue(f, &waiter))
@@ -166,23 +188,68 @@ static int sleep_until_settled(duet_future *f, struct duet__parker *parker, duet
     return duet__wait_claimed(&waiter, &f->lock, by, shielded);
 }
 
-int duet__future_wait(duet_future *f, duet_deadline by, bool shielded)
+/* The wait may have failed while the result came in: a settled future gives its result. */
+static int unless_settled(const duet_future *f, int rc)
 {
-    struct duet__parker *parker = duet__here();
+    return rc < 0 && duet__future_is_settled(f) ? 0 : rc;
+}
+
+int duet__future_wait_in(duet_future *f, struct duet__parker *parker, duet_deadline by,
+                         bool shielded)
+{
     if (duet__future_is_settled(f)) {
         duet__wait_unparked(parker);
         return 0;
     }
-    int rc = sleep_until_settled(f, parker, by, shielded || parker->shields > 0);
-    /* The wait may have ended while the result came in: a settled future gives its result. */
-    return rc < 0 && duet__future_is_settled(f) ? 0 : rc;
+    int rc = may_await(f, parker, by, shielded);
+    if (rc == 0)
+        rc = sleep_until_settled(f, parker, by, shielded);
+    return unless_settled(f, rc);
 }
+
+int duet__future_wait(duet_future *f, duet_deadline by, enum duet__wait_kind kind)
+{
+    struct duet__parker *parker = duet__here();
+    struct duet__wait wait;
+    if (duet__future_is_settled(f)) {
+        duet__wait_unparked(parker);
+        return 0;
+    }
+    if (kind == DUET__WAIT_PLAIN)
+        kind = duet__wait_kind(parker->shields > 0);
+    int rc = may_await(f, parker, by, kind != DUET__WAIT_PLAIN);
+    if (rc == 0) {
+        duet__wait_enter(&wait, parker, &duet__future_wait_ops, f, 1, by, kind);
+        rc = sleep_until_settled(f, parker, by, kind != DUET__WAIT_PLAIN);
+        duet__wait_leave(&wait);
+    }
+    return unless_settled(f, rc);
+}
+
+/* ---- In the graph of waits ---- */
+
+bool duet__future_may_settle(const duet_future *f, struct duet__look *look)
+{
+    return duet__future_is_settled(f) || !f->ops->may_settle || f->ops->may_settle(f, look);
+}
+
+static bool wait_may_end(const struct duet__wait *wait, struct duet__look *look)
+{
+    return duet__future_may_settle(wait->of, look);
+}
+
+static const char *wait_describe(const struct duet__wait *wait, char *buf, size_t size)
+{
+    return duet__future_describe_place(wait->of, buf, size);
+}
+
+const struct duet__wait_ops duet__future_wait_ops = {wait_may_end, wait_describe};
 
 int duet_future_wait(duet_future *f, duet_deadline by, duet_result *ret)
 {
     if (!f)
         return duet__bad_argument(__func__, "f is NULL");
-    int rc = duet__future_wait(f, by, false);
+    int rc = duet__future_wait(f, by, DUET__WAIT_PLAIN);
     if (rc < 0)
         return rc;
     duet__future_looked(f);
@@ -238,24 +305,70 @@ void duet_future_cancel(duet_future *f)
 {
     if (!f)
         duet__bad_argument(__func__, "f is NULL");
-    else if (!duet__future_is_settled(f))
+    else if (!duet__future_is_settled(f) && !duet__is_foreign(f->process))
         f->ops->cancel(f);
 }
 
-int duet_future_close(duet_future *f, duet_result *ret)
+/* 0, or why the end of f cannot be awaited here. */
+static int may_end(const duet_future *f)
 {
-    if (!f)
-        return duet__bad_argument(__func__, "f is NULL");
-    struct duet__parker *here = duet__here();
-    if (!duet__future_is_settled(f) && (duet__runs_here(f) || !here->ops->may_wait))
-        return -EDEADLK;
-    duet_future_cancel(f);
-    duet__future_wait(f, DUET_NEVER, true);
+    if (duet__future_is_settled(f))
+        return 0;
+    if (duet__is_foreign(f->process))
+        return -EOWNERDEAD;
+    return duet__runs_here(f) || !duet__here()->ops->may_wait ? -EDEADLK : 0;
+}
+
+/* Of a settled one: takes, or looks if somebody else has taken, and lets go. */
+static int take_and_unref(duet_future *f, duet_result *ret)
+{
     int rc = duet_future_take(f, ret);
     if (rc == -EALREADY && ret)
         *ret = f->result;
     duet_future_unref(f);
     return rc;
+}
+
+int duet_future_close(duet_future *f, duet_result *ret)
+{
+    int rc = f ? may_end(f) : duet__bad_argument(__func__, "f is NULL");
+    if (rc < 0)
+        return rc;
+    duet_future_cancel(f);
+    duet__future_wait(f, DUET_NEVER, DUET__WAIT_ENDS);
+    return take_and_unref(f, ret);
+}
+
+/* It did not end in time. */
+static int abandon(duet_future *f, duet_result *ret)
+{
+    char text[160];
+    int64_t since_ns = f->ops->since ? f->ops->since(f) : 0;
+    if (f->ops->abandoned)
+        duet__graph_with_pending(f, f->ops->abandoned);
+    duet__log(DUET_WARNING,
+              "%s was abandoned, %.3f s after it started: it goes on, though cancelled",
+              duet__future_describe(f, text, sizeof text),
+              since_ns ? (double)(duet__clock_ns() - since_ns) / 1e9 : 0.0);
+    if (ret)
+        *ret = duet_err(-ETIME);
+    duet_future_unref(f);
+    return DUET_ABANDONED;
+}
+
+int duet_future_end(duet_future *f, duet_deadline by, int64_t grace_ns, duet_result *ret)
+{
+    int rc = f ? may_end(f) : duet__bad_argument(__func__, "f is NULL");
+    if (rc < 0)
+        return rc;
+    if (duet__future_wait(f, by, DUET__WAIT_PLAIN) < 0) {
+        duet_future_cancel(f);
+        if (duet__future_wait(f, duet_ns(grace_ns), DUET__WAIT_SHIELDED) < 0)
+            return abandon(f, ret);
+    }
+    bool cancelled = f->result.err == -ECANCELED;
+    take_and_unref(f, ret);
+    return cancelled ? DUET_CANCELLED : DUET_FINISHED;
 }
 
 /* ---- Promises, and handles settled at birth ---- */
@@ -270,8 +383,34 @@ static void promise_release(duet_future *f)
     free(f);
 }
 
-static const struct duet__future_ops promise_ops = {"promise", promise_cancel, promise_release};
-static const struct duet__future_ops refused_ops = {"work", promise_cancel, promise_release};
+/* May anybody but those who wait for it settle it? Each of them holds a reference if settler_holds;
+ * a callback holds none. */
+static bool promise_may_settle(const duet_future *f, struct duet__look *look)
+{
+    if (!f->settler_holds)
+        return duet__look_at_threads(look);
+    struct duet__lock *lock = (struct duet__lock *)&f->lock;
+    uint32_t waiting = 0;
+    bool may = false;
+    duet__lock(lock);
+    duet__list_for_each(link, &f->waiters)
+    {
+        struct duet__parker *parker = duet__container(link, struct duet__waiter, link)->parker;
+        waiting += parker != NULL;
+        if (parker && duet__look_at(look, parker, DUET__VIA_HOLDER))
+            may = true;
+    }
+    duet__unlock(lock);
+    /* A look: who holds one may let go of it meanwhile, and then has us searched again. */
+    return may || duet__load_relaxed((_Atomic uint32_t *)&f->refs) > waiting;
+}
+
+static const struct duet__future_ops promise_ops = {.kind = "promise",
+                                                    .cancel = promise_cancel,
+                                                    .release = promise_release,
+                                                    .may_settle = promise_may_settle};
+static const struct duet__future_ops refused_ops = {
+    .kind = "work", .cancel = promise_cancel, .release = promise_release};
 
 static duet_future *promise_new(const struct duet__future_ops *ops, const duet_opts *opts)
 {
@@ -281,6 +420,7 @@ static duet_future *promise_new(const struct duet__future_ops *ops, const duet_o
     duet__future_init(f, ops, opts, 1);
     if (opts && opts->name)
         f->name = (const char *)(f + 1);
+    f->settler_holds = opts && (opts->flags & DUET_SETTLER_HOLDS);
     return f;
 }
 
@@ -312,6 +452,8 @@ int duet_future_settle(duet_future *f, duet_result result)
         return duet__bad_argument(__func__, "f is the future of a piece of work, which settles it");
     if (result.err > 0)
         return duet__bad_argument(__func__, "result.err is positive; errors are negative errno");
+    if (duet__is_foreign(f->process))
+        return duet__future_is_settled(f) ? -EALREADY : -EOWNERDEAD;
     /* A waiter that this wakes may let go of the last handle while we are still firing. */
     duet_future_ref(f);
     bool settled = duet__future_settle(f, result, 0);
@@ -325,7 +467,8 @@ static void immortal_release(duet_future *f)
 {
     duet__store_relaxed(&f->refs, 1);
 }
-static const struct duet__future_ops immortal_ops = {"work", promise_cancel, immortal_release};
+static const struct duet__future_ops immortal_ops = {
+    .kind = "work", .cancel = promise_cancel, .release = immortal_release};
 static duet_future no_memory = {
     .state = DUET__FUTURE_SETTLED | DUET__FUTURE_LOOKED | DUET__FUTURE_REFUSED,
     .refs = 1,

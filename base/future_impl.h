@@ -1,5 +1,7 @@
 /* The future from inside: what executors, groups and callbacks build on. */
 #pragma once
+#include "fork.h"
+#include "graph.h"
 #include "list.h"
 #include "lock.h"
 #include "park.h"
@@ -21,6 +23,14 @@ struct duet__future_ops {
     const char *kind; /* "coroutine", "job", … for reports */
     void (*cancel)(duet_future *f); /* ask a pending one; the caller holds a reference */
     void (*release)(duet_future *f); /* the last reference is gone: free the memory */
+    /* Of a pending one, under the graph's lock: may it still settle? NULL: always. */
+    bool (*may_settle)(const duet_future *f, struct duet__look *look);
+    /* Its pool, " (pool db)", or NULL; into buf, which is returned. */
+    const char *(*place)(const duet_future *f, char *buf, size_t size);
+    /* When it started, on the monotonic clock, roughly; 0: not yet. NULL: it does not. */
+    int64_t (*since)(const duet_future *f);
+    /* It is left behind by who waited for it, while it was pending. NULL: nothing. */
+    void (*abandoned)(duet_future *f);
 };
 
 /* The link by which a future is in a group; guarded by the group's own lock, but `settled` and
@@ -43,6 +53,8 @@ struct duet_future {
     const struct duet__future_ops *ops;
     const char *name; /* in the same block of memory; NULL: unnamed */
     void (*drop_result)(void *ptr);
+    uint32_t process; /* in which it lives: duet__process */
+    bool settler_holds; /* a promise: DUET_SETTLER_HOLDS */
     struct duet__list waiters;
     struct duet__member member;
 };
@@ -52,9 +64,14 @@ void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const
 /* True: this call settled it. Fires its waiters in order, then its group. The caller holds a
  * reference. */
 bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state);
-/* Like duet_future_wait(), but has not looked at the result. Shielded, for waits that end ownership:
- * never -ECANCELED. */
-int duet__future_wait(duet_future *f, duet_deadline by, bool shielded);
+/* Like duet_future_wait(), but has not looked at the result. */
+int duet__future_wait(duet_future *f, duet_deadline by, enum duet__wait_kind kind);
+/* Likewise, within a wait that has been entered. */
+int duet__future_wait_in(duet_future *f, struct duet__parker *parker, duet_deadline by,
+                         bool shielded);
+/* Waits for one future, whose kind knows whether it may settle. */
+extern const struct duet__wait_ops duet__future_wait_ops;
+bool duet__future_may_settle(const duet_future *f, struct duet__look *look);
 /* Marks it as looked at: no report. */
 void duet__future_looked(const duet_future *f);
 /* A handle settled at birth, with arg dropped; never NULL. The log says `why`, if given. */
@@ -63,6 +80,8 @@ duet_future *duet__future_refused(int err, const char *why, void *arg, const due
 bool duet__future_is_immortal(const duet_future *f);
 /* "coroutine 'fetch'": into buf, which is returned. */
 const char *duet__future_describe(const duet_future *f, char *buf, size_t size);
+/* Under the graph's lock: likewise, with its pool: "job 'report' (pool db)". */
+const char *duet__future_describe_place(const duet_future *f, char *buf, size_t size);
 /* The name alone, or kind-id; into buf if it has to be made. */
 const char *duet__future_name(const duet_future *f, char *buf, size_t size);
 

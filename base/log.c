@@ -1,4 +1,5 @@
 #include "log.h"
+#include "fork.h"
 #include "lock.h"
 #include "park.h"
 
@@ -45,6 +46,13 @@ static void call_log_fn(void *arg)
     struct log_call *call = arg;
     log_fn(log_ctx, call->level, call->line);
 }
+
+static void reset(void)
+{
+    duet__store_relaxed(&lock.word, 0);
+    inside = false;
+}
+DUET__IN_CHILD(reset)
 
 void duet__log(enum duet_level level, const char *format, ...)
 {

@@ -4,6 +4,7 @@
 #include "future_impl.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -83,22 +84,86 @@ static void dequeue_all(struct first_wait *wait, struct one_of *ones, duet_futur
         duet__unlock(&fs[i]->lock);
     }
     for (; wait->consumed < wait->queued; wait->consumed++)
-        duet__park(parker, DUET_NEVER, true);
+        duet__park_token(parker);
 }
+
+/* ---- In the graph of waits ---- */
+
+/* Looks at all that are pending, so that the search knows them: how many may settle? */
+static size_t count_may_settle(const struct duet__wait *wait, struct duet__look *look,
+                               size_t *ret_pending)
+{
+    duet_future *const *fs = wait->of;
+    size_t may = 0;
+    *ret_pending = 0;
+    for (size_t i = 0; i < wait->n; i++) {
+        if (duet__future_is_settled(fs[i]))
+            continue;
+        ++*ret_pending;
+        may += duet__future_may_settle(fs[i], look);
+    }
+    return may;
+}
+
+static bool all_may_end(const struct duet__wait *wait, struct duet__look *look)
+{
+    size_t pending, may = count_may_settle(wait, look, &pending);
+    return may == pending;
+}
+
+/* The first of them, or the first failure: what has settled otherwise is of no use any more. */
+static bool first_may_end(const struct duet__wait *wait, struct duet__look *look)
+{
+    size_t pending, may = count_may_settle(wait, look, &pending);
+    return may > 0 || pending == 0;
+}
+
+static const char *describe_list(const struct duet__wait *wait, const char *what, char *buf,
+                                 size_t size)
+{
+    char text[128];
+    duet_future *const *fs = wait->of;
+    if (wait->n == 1)
+        return duet__future_describe_place(fs[0], buf, size);
+    snprintf(buf, size, "%s of %zu, %s among them", what, wait->n,
+             duet__future_describe_place(fs[0], text, sizeof text));
+    return buf;
+}
+
+static const char *describe_all(const struct duet__wait *wait, char *buf, size_t size)
+{
+    return describe_list(wait, "all", buf, size);
+}
+
+static const char *describe_first(const struct duet__wait *wait, char *buf, size_t size)
+{
+    return describe_list(wait, "the first", buf, size);
+}
+
+static const struct duet__wait_ops all_wait_ops = {all_may_end, describe_all};
+static const struct duet__wait_ops first_wait_ops = {first_may_end, describe_first};
+
+/* ---- Waiting ---- */
 
 static int wait_first(struct first_wait *wait, struct one_of *ones, duet_future *const *fs,
                       size_t n, duet_deadline by, struct duet__parker *parker)
 {
-    int rc = duet__wait_begin(parker, by, parker->shields > 0);
+    struct duet__wait entry;
+    bool shielded = parker->shields > 0;
+    int rc = duet__wait_begin(parker, by, shielded);
     if (rc < 0)
         return rc;
+    duet__wait_enter(&entry, parker, &first_wait_ops, fs, n, by, duet__wait_kind(shielded));
     size_t reached = enqueue_all(wait, ones, fs, n, parker);
     while (rc == 0 && duet__load_relaxed(&wait->first) == NONE && wait->consumed < wait->queued) {
-        rc = duet__park(parker, by, parker->shields > 0);
+        if (wait->consumed > 0 && entry.joined) /* one fewer that could have ended it */
+            duet__graph_again(&entry);
+        rc = duet__park(parker, by, shielded);
         if (rc == 0)
             wait->consumed++;
     }
     dequeue_all(wait, ones, fs, reached, parker);
+    duet__wait_leave(&entry);
     return rc;
 }
 
@@ -161,11 +226,16 @@ static int until_all(duet_future *const *fs, size_t n, duet_deadline by)
     for (size_t i = 0; i < n; i++)
         if (duet__runs_here(fs[i])) /* wherever it stands in the list, the wait could never end */
             return duet__wait_failed(duet__here(), -EDEADLK);
-    for (size_t i = 0; i < n; i++) {
-        int rc = duet__future_wait(fs[i], by, false);
-        if (rc < 0)
-            return rc;
-    }
+    struct duet__parker *parker = duet__here();
+    struct duet__wait entry;
+    bool shielded = parker->shields > 0;
+    int rc = 0;
+    duet__wait_enter(&entry, parker, &all_wait_ops, fs, n, by, duet__wait_kind(shielded));
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = duet__future_wait_in(fs[i], parker, by, shielded);
+    duet__wait_leave(&entry);
+    if (rc < 0)
+        return rc;
     for (size_t i = 0; i < n; i++) /* a wait that fails has seen none of them */
         duet__future_looked(fs[i]);
     return 0;
@@ -178,6 +248,9 @@ static int check_list(const char *function, duet_future *const *fs, size_t n)
     for (size_t i = 0; i < n; i++)
         if (!fs[i])
             return duet__bad_argument(function, "one of fs is NULL");
+    for (size_t i = 0; i < n; i++)
+        if (!duet__future_is_settled(fs[i]) && duet__is_foreign(fs[i]->process))
+            return -EOWNERDEAD;
     return 0;
 }
 

@@ -1,9 +1,12 @@
 #include "park.h"
 #include "check.h"
 #include "clock.h"
+#include "fork.h"
+#include "graph.h"
 #include "spin.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 /* Every so many waits in a row that were answered at once, let the others live. */
 enum {
@@ -19,6 +22,7 @@ void duet__parker_init(struct duet__parker *parker, const struct duet__parker_op
     parker->ops = ops;
     parker->work = work;
     parker->outer = NULL;
+    parker->wait = parker->joined = NULL;
 }
 
 /* ---- A thread sleeps ---- */
@@ -35,6 +39,31 @@ static bool changed(void *arg)
 }
 
 static _Thread_local struct duet__spin thread_spin = {0, 10000};
+static _Thread_local struct duet__blocking *thread_blocking;
+
+void duet__blocking_set(struct duet__blocking *blocking)
+{
+    thread_blocking = blocking;
+}
+
+/* Sleeps while the word is as we left it. A wait that lasts joins the graph on the way; a job's also
+ * if it can not be stuck, so that others may tell what it waits for. */
+static void sleep_on_word(struct duet__parker *parker, uint32_t asleep, int64_t by_ns,
+                          int64_t start_ns)
+{
+    struct duet__wait *wait = parker->wait;
+    if (wait && !wait->joined && (wait->ops->may_end || parker->work) &&
+        by_ns > start_ns + DUET__YOUNG_NS) {
+        duet__futex_wait(&parker->word, asleep, start_ns + DUET__YOUNG_NS);
+        /* A look; duet__park() acquires. */
+        if (duet__load_relaxed(&parker->word) == asleep &&
+            duet__clock_ns() >= start_ns + DUET__YOUNG_NS) {
+            wait->since_ns = start_ns;
+            duet__graph_join(wait);
+        }
+    }
+    duet__futex_wait(&parker->word, asleep, by_ns);
+}
 
 void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
 {
@@ -47,7 +76,11 @@ void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asl
     if (!duet__cas_release(&parker->word, &seen, asleep))
         return;
     int64_t start = duet__clock_ns();
-    duet__futex_wait(&parker->word, asleep, by_ns);
+    if (thread_blocking)
+        thread_blocking->begins(thread_blocking);
+    sleep_on_word(parker, asleep, by_ns, start);
+    if (thread_blocking)
+        thread_blocking->ended(thread_blocking);
     /* Woken by whoever cleared SLEEPING; at the deadline or a spurious return we clear it
      * ourselves. Acquires nothing here: duet__park() reads the word again. */
     duet__and_acquire(&parker->word, ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED));
@@ -92,6 +125,15 @@ static _Thread_local struct duet__parker thread_parker = {.ops = &thread_parker_
 static _Thread_local struct duet__parker bare_parker = {.ops = &bare_parker_ops};
 static _Thread_local struct duet__parker *here; /* NULL: the thread itself */
 
+/* Wherever it forked, the child's one thread is a plain one. */
+static void reset(void)
+{
+    here = NULL;
+    thread_blocking = NULL;
+    duet__parker_init(&thread_parker, &thread_parker_ops, NULL, 0);
+}
+DUET__IN_CHILD(reset)
+
 struct duet__parker *duet__here(void)
 {
     return here ? here : &thread_parker;
@@ -126,6 +168,14 @@ void duet__call_bare(void (*fn)(void *arg), void *arg)
 
 /* ---- Park and unpark ---- */
 
+/* How a wait fails since its work was cancelled: it has heard of it now. */
+static int cancelled(struct duet__parker *parker)
+{
+    if (parker->ops->heard)
+        parker->ops->heard(parker);
+    return -ECANCELED;
+}
+
 int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded)
 {
     for (;;) {
@@ -136,7 +186,13 @@ int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded)
             return 0;
         }
         if ((word & DUET__PARK_CANCEL) && !shielded)
-            return -ECANCELED;
+            return cancelled(parker);
+        if (word & DUET__PARK_STUCK) {
+            /* Set under the graph's lock, of which we are a member until we leave; publishes
+             * nothing. */
+            duet__and_acquire(&parker->word, ~(uint32_t)DUET__PARK_STUCK);
+            return -EDEADLK;
+        }
         if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
             return -ETIME;
         uint32_t asleep =
@@ -173,8 +229,28 @@ void duet__park_cancel(struct duet__parker *parker)
             next &= ~(uint32_t)DUET__PARK_SLEEPING;
         /* Pairs with the acquire in duet__park(), as in duet__unpark(). */
     } while (!duet__cas_acq_rel(&parker->word, &word, next));
+    /* Alive: the caller holds a reference to the work. */
     if (wakes)
-        parker->ops->wake_cancelled(parker); /* alive: the caller holds a reference to the work */
+        parker->ops->wake_cancelled(parker);
+    else if (parker->ops->interrupt)
+        parker->ops->interrupt(parker);
+}
+
+void duet__park_token(struct duet__parker *parker)
+{
+    while (duet__park(parker, DUET_NEVER, true) < 0)
+        ; /* told of a deadlock while its wait was ended: that goes first */
+}
+
+void duet__park_stuck(struct duet__parker *parker)
+{
+    uint32_t word = duet__load_relaxed(&parker->word), next;
+    do {
+        next = (word | DUET__PARK_STUCK) & ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED);
+        /* Publishes nothing; acquires, for a coroutine that sleeps, what it wrote before. */
+    } while (!duet__cas_acq_rel(&parker->word, &word, next));
+    if (word & DUET__PARK_SLEEPING)
+        parker->ops->wake(parker); /* alive: it cannot leave the graph before us */
 }
 
 bool duet__park_claim(struct duet__parker *parker)
@@ -195,7 +271,7 @@ int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielde
 {
     int rc = 0;
     if (!shielded && duet__park_cancelled(parker))
-        rc = -ECANCELED;
+        rc = cancelled(parker);
     else if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
         rc = -ETIME;
     else if (!parker->ops->may_wait)
@@ -244,36 +320,55 @@ int duet__wait_claimed(struct duet__waiter *waiter, struct duet__lock *lock, due
     duet__unlock(lock);
     if (!claimed)
         return rc;
-    /* Woken by who claimed us, who is between its claim and its unpark. */
-    duet__park(waiter->parker, DUET_NEVER, true);
+    duet__park_token(waiter->parker); /* its claimer is between its claim and its unpark */
     return 0;
 }
 
 /* ---- What any work may ask for ---- */
+
+static const char *describe_sleep(const struct duet__wait *wait, char *buf, size_t size)
+{
+    (void)wait;
+    snprintf(buf, size, "a moment (duet_sleep)");
+    return buf;
+}
+
+static const struct duet__wait_ops sleep_ops = {NULL, describe_sleep};
 
 int duet_sleep(duet_deadline until)
 {
     struct duet__parker *parker = duet__here();
     bool shielded = parker->shields > 0;
     int rc = duet__wait_begin(parker, until, shielded);
-    if (rc == 0)
-        rc = duet__park(parker, until, shielded);
+    if (rc < 0)
+        return rc == -ETIME ? 0 : rc;
+    struct duet__wait wait;
+    duet__wait_enter(&wait, parker, &sleep_ops, NULL, 0, until, duet__wait_kind(shielded));
+    rc = duet__park(parker, until, shielded);
+    duet__wait_leave(&wait);
     return rc == -ETIME ? 0 : rc;
 }
 
 bool duet_cancelled(void)
 {
-    return duet__park_cancelled(duet__here());
+    struct duet__parker *parker = duet__here();
+    bool is = duet__park_cancelled(parker);
+    if (is)
+        cancelled(parker);
+    return is;
 }
 
 void duet_shield_begin(void)
 {
-    duet__here()->shields++;
+    struct duet__parker *parker = duet__here();
+    if (parker->shields++ == 0 && parker->ops->shield)
+        parker->ops->shield(parker, true);
 }
 
 void duet_shield_end(void)
 {
     struct duet__parker *parker = duet__here();
     duet__check(parker->shields > 0, "duet_shield_end() closes a duet_shield_begin() of this work");
-    parker->shields--;
+    if (--parker->shields == 0 && parker->ops->shield)
+        parker->ops->shield(parker, false);
 }

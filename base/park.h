@@ -7,6 +7,8 @@
  *              deliver it; so a sleep is ended once, be it by an unpark, a cancellation, a deadline
  *   CANCEL     the work was asked to end: a level, never cleared
  *   SHIELDED   this sleep does not end for CANCEL
+ *   STUCK      what the owner waits for can never come (base/graph.h); consumed by its wait, or
+ *              cleared when that leaves the graph
  *   tokens     how many unparks the owner has not consumed yet, in the bits above
  * Every change of it is a read-modify-write, so what one releases reaches every later acquire.
  *
@@ -29,12 +31,14 @@
 
 struct duet_future;
 struct duet__parker;
+struct duet__wait;
 
 enum {
     DUET__PARK_SLEEPING = 1,
     DUET__PARK_CANCEL = 2,
     DUET__PARK_SHIELDED = 4,
-    DUET__PARK_TOKEN = 8, /* the unit; the bits from here on count */
+    DUET__PARK_STUCK = 8,
+    DUET__PARK_TOKEN = 16, /* the unit; the bits from here on count */
 };
 
 /* What tells kinds of owners apart. Constant for a parker's life. */
@@ -53,6 +57,12 @@ struct duet__parker_ops {
     void (*pass)(struct duet__parker *parker);
     /* By the owner: what time it is. */
     int64_t (*now_ns)(struct duet__parker *parker);
+    /* By who cancelled it and had no sleep to end, with a reference to the work; NULL: nothing. */
+    void (*interrupt)(struct duet__parker *parker);
+    /* By the owner: it has heard of its cancellation; or its outermost shield begins or ends. NULL:
+     * nothing. */
+    void (*heard)(struct duet__parker *parker);
+    void (*shield)(struct duet__parker *parker, bool begins);
 };
 
 /* Owned by the thread, coroutine or job that sleeps on it. */
@@ -65,12 +75,22 @@ struct duet__parker {
     /* Who called it and stands still beneath it on this thread (a job run in its submitter's
      * thread, a loop run by a job); NULL: nobody. */
     const struct duet__parker *outer;
+    struct duet__wait *wait; /* the owner's: what it waits for now; NULL: nothing */
+    struct duet__wait *joined; /* the graph's: likewise, of those that are in it */
 };
 
 /* Sets up a parker in `word`: 0, or SLEEPING for work that is born asleep (queued, or a callback at
  * a moment). */
 void duet__parker_init(struct duet__parker *parker, const struct duet__parker_ops *ops,
                        struct duet_future *work, uint32_t word);
+
+/* What a thread does when it blocks in a wait, and when that is over; a worker lends its slot. Owned
+ * by the thread that set it. */
+struct duet__blocking {
+    void (*begins)(struct duet__blocking *blocking);
+    void (*ended)(struct duet__blocking *blocking);
+};
+void duet__blocking_set(struct duet__blocking *blocking);
 
 /* How a thread sleeps: a short adaptive look, then a futex. Jobs borrow it from their worker. */
 void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns);
@@ -91,9 +111,13 @@ bool duet__runs_here(const struct duet_future *work);
 /* Runs the user's drop function or the like, where waiting is refused. */
 void duet__call_bare(void (*fn)(void *arg), void *arg);
 
-/* By the owner: consume one token, or say why not: -ETIME, -ECANCELED (never if shielded).
+/* By the owner: consume one token, or say why not: -ECANCELED (never if shielded), -EDEADLK, -ETIME.
  * Cancellation goes before the deadline. */
 int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded);
+/* By the owner, of whom somebody has claimed a waiter: consume the token, which comes in a moment. */
+void duet__park_token(struct duet__parker *parker);
+/* By a search, under the graph's lock: its wait can never end. */
+void duet__park_stuck(struct duet__parker *parker);
 /* By any thread that has claimed a waiter of this parker: give one token. */
 void duet__unpark(struct duet__parker *parker);
 /* By any thread that holds a reference to the parker's work: ask it to end. */
@@ -143,7 +167,7 @@ static inline void duet__waiter_tell(struct duet__waiter *waiter)
 void duet__waiter_init(struct duet__waiter *waiter, struct duet__parker *parker);
 
 /* After the caller has appended `waiter` to a queue under `lock` and released it: sleep until
- * claimed, or take it out again. 0: claimed, and the token consumed; else -ETIME or -ECANCELED, and
- * the waiter is in no queue. */
+ * claimed, or take it out again. 0: claimed, and the token consumed; else -ETIME, -ECANCELED or
+ * -EDEADLK, and the waiter is in no queue. */
 int duet__wait_claimed(struct duet__waiter *waiter, struct duet__lock *lock, duet_deadline by,
                        bool shielded);

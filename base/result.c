@@ -72,7 +72,13 @@ const char *duet_strerror(int err)
     case ECANCELED:
         return "the work was cancelled";
     case EDEADLK:
-        return "this wait could never end: for oneself, or in a callback of the loop";
+        return "this wait could never end: for oneself, in a circle of waits, or in a callback of "
+               "the "
+               "loop";
+    case EOWNERDEAD:
+        return "this belongs to the process that forked this one: open a loop or pool here";
+    case EBUSY:
+        return "a signal is taken: the program has a handler of its own for it";
     case ESHUTDOWN:
         return "the loop or pool accepts no more work: it is stopping or has stopped";
     case EAGAIN:

@@ -29,7 +29,7 @@ int duet__thread_start(pthread_t *ret, const char *name, size_t stack_size, void
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     pthread_attr_destroy(&attr);
-    if (rc == 0) {
+    if (rc == 0 && name) {
         snprintf(kept, sizeof kept, "%.15s", name);
         pthread_setname_np(*ret, kept);
     }

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stddef.h>
 
-/* Starts fn(arg) on a new thread called `name` (15 characters are kept) with a stack of so many
+/* Starts fn(arg) on a new thread called `name` (15 characters are kept; NULL: it names itself) with a stack of so many
  * bytes (0: the system's default), which blocks every signal but those that its own instructions
  * cause and the profiler's, from its first instruction on: the program's signals go to the
  * program's threads. 0 or a negative errno; the caller joins it. */

@@ -7,7 +7,8 @@
 
 /* What an opts may hold. */
 enum {
-    FLAGS_KNOWN = DUET_INTERRUPT | DUET_KEEP_SLOT | DUET_REFUSE,
+    FLAGS_KNOWN = DUET_INTERRUPT | DUET_KEEP_SLOT | DUET_REFUSE | DUET_SIGINT | DUET_SETTLER_HOLDS,
+    PRIORITY_MOST = 1,
     STACK_SIZE_MAX = 1 << 30
 };
 
@@ -16,20 +17,15 @@ int duet__opts_check(const duet_opts *opts, const char **ret_why)
     if (!opts)
         return 0;
     *ret_why = NULL;
-    int rc = -EINVAL;
     if (opts->flags & ~(uint32_t)FLAGS_KNOWN)
         *ret_why = "duet_opts.flags has an unknown flag";
-    else if (opts->priority != 0)
-        *ret_why = "duet_opts.priority must be 0 in this version";
+    else if (opts->priority > PRIORITY_MOST)
+        *ret_why = "duet_opts.priority is 0 (normal) or 1 (urgent)";
     else if (opts->stack_size > STACK_SIZE_MAX)
         *ret_why = "duet_opts.stack_size is above 1 GiB";
     else if (!duet__reserved_unused(opts->reserved, sizeof opts->reserved / sizeof(uintptr_t)))
         *ret_why = "duet_opts.reserved is not zero: was the structure initialised?";
-    if (!*ret_why && (opts->flags & DUET_INTERRUPT)) {
-        *ret_why = "DUET_INTERRUPT is not in this version";
-        rc = -ENOTSUP;
-    }
-    return *ret_why ? rc : 0;
+    return *ret_why ? -EINVAL : 0;
 }
 
 int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why)

@@ -28,13 +28,15 @@ static int call_finish(duet_future *f, int rc, duet_deadline by, duet_result *re
         rc = duet_future_wait(f, by, NULL);
     if (rc < 0) {
         duet_future_cancel(f);
-        duet__future_wait(f, DUET_NEVER, true); /* ends ownership: arg is the caller's again */
+        duet__future_wait(f, DUET_NEVER,
+                          DUET__WAIT_ENDS); /* ends ownership: arg is the caller's again */
     }
     duet_result result = duet_future_result(f);
     if (ret) /* else a DUET_PTR stays, and is dropped with the future */
         duet_future_take(f, ret);
     duet_future_unref(f);
-    return result.err == -ECANCELED ? rc : 0;
+    bool never = rc == -EDEADLK && result.err == rc; /* so would the wait for room have been */
+    return result.err == -ECANCELED || never ? rc : 0;
 }
 
 int duet_call_with(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts, duet_deadline by,

@@ -6,6 +6,7 @@
 #include <duet/group.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* What is behind the public words; all zero is an empty group. Owned by the user. Lock order: a
@@ -18,6 +19,7 @@ struct group {
     struct duet__list waiters;
     duet_future *failed; /* the first that did; a reference */
     size_t pending;
+    uint32_t process; /* in which it was used first */
 };
 _Static_assert(sizeof(struct group) <= sizeof(duet_group), "a group fits its public words");
 
@@ -28,8 +30,24 @@ static struct group *lock_group(duet_group *public)
     if (!group->members.next) { /* zeroed: first use */
         duet__list_init(&group->members);
         duet__list_init(&group->waiters);
+        group->process = duet__process;
     }
     return group;
+}
+
+/* Is it the parent's, whose locks are not ours to take? */
+static bool is_foreign(const duet_group *public)
+{
+    const struct group *group = (const struct group *)(const void *)public;
+    return group->members.next && duet__is_foreign(group->process);
+}
+
+/* 0, or why nothing can be done with it; the log says more. */
+static int check_group(const char *function, const duet_group *public)
+{
+    if (!public)
+        return duet__bad_argument(function, "group is NULL");
+    return is_foreign(public) ? duet__refuse(function, -EOWNERDEAD, duet_strerror(-EOWNERDEAD)) : 0;
 }
 
 static duet_future *future_of(struct duet__list *link)
@@ -63,10 +81,8 @@ static void cancel_members(struct group *group)
 
 void duet_group_cancel(duet_group *public)
 {
-    if (!public) {
-        duet__bad_argument(__func__, "group is NULL");
+    if (check_group(__func__, public) < 0)
         return;
-    }
     struct group *group = lock_group(public);
     duet__unlock(&group->lock);
     cancel_members(group);
@@ -147,8 +163,12 @@ static void add_member(struct group *group, duet_future *f, bool kept)
 
 duet_future *duet_group_add(duet_group *public, duet_future *f)
 {
-    if (!public || !f) {
-        duet__bad_argument(__func__, f ? "group is NULL" : "f is NULL");
+    if (!f)
+        duet__bad_argument(__func__, "f is NULL");
+    if (!f || check_group(__func__, public) < 0)
+        return f;
+    if (duet__is_foreign(f->process)) {
+        duet__refuse(__func__, -EOWNERDEAD, duet_strerror(-EOWNERDEAD));
         return f;
     }
     struct group *group = lock_group(public);
@@ -194,6 +214,9 @@ static int may_spawn(duet_group *public, duet_loop *loop, duet_fn *fn, const due
     int rc = why ? -EINVAL : duet__work_check(fn, opts, &why);
     if (rc < 0)
         return duet__refuse("duet_group_spawn", rc, why);
+    rc = check_group("duet_group_spawn", public);
+    if (rc < 0)
+        return rc;
     struct group *group = lock_group(public);
     rc = group->cancelled ? -ECANCELED : 0;
     duet__unlock(&group->lock);
@@ -229,10 +252,37 @@ static bool is_child(const struct duet__parker *here, const struct group *group)
     return false;
 }
 
+/* In the graph of waits: all members have to settle. */
+static bool members_may_settle(const struct duet__wait *wait, struct duet__look *look)
+{
+    struct group *group = (struct group *)(void *)(duet_group *)wait->of;
+    bool may = true;
+    duet__lock(&group->lock);
+    duet__list_for_each(link, &group->members)
+    {
+        if (!duet__future_may_settle(future_of(link), look))
+            may = false;
+    }
+    duet__unlock(&group->lock);
+    return may;
+}
+
+static const char *describe_members(const struct duet__wait *wait, char *buf, size_t size)
+{
+    const struct group *group = wait->of;
+    snprintf(buf, size, "its group of %zu", group->pending);
+    return buf;
+}
+
+static const struct duet__wait_ops group_wait_ops = {members_may_settle, describe_members};
+
 /* Until nothing is pending. 0, -ETIME, -ECANCELED, -EDEADLK. */
-static int wait_members(duet_group *public, duet_deadline by, bool shielded)
+static int wait_members(duet_group *public, duet_deadline by, enum duet__wait_kind kind)
 {
     struct duet__parker *here = duet__here();
+    struct duet__wait entry;
+    bool shielded = kind != DUET__WAIT_PLAIN;
+    duet__wait_enter(&entry, here, &group_wait_ops, public, 1, by, kind);
     struct group *group = lock_group(public);
     int rc = 0;
     while (rc == 0 && group->pending > 0) {
@@ -252,14 +302,15 @@ static int wait_members(duet_group *public, duet_deadline by, bool shielded)
     if (group->pending == 0)
         rc = 0;
     duet__unlock(&group->lock);
+    duet__wait_leave(&entry);
     return rc;
 }
 
 int duet_group_wait(duet_group *public, duet_deadline by, duet_result *ret_failure)
 {
-    if (!public)
-        return duet__bad_argument(__func__, "group is NULL");
-    int rc = wait_members(public, by, duet__here()->shields > 0);
+    int rc = check_group(__func__, public);
+    if (rc == 0)
+        rc = wait_members(public, by, duet__wait_kind(duet__here()->shields > 0));
     if (rc < 0)
         return rc;
     struct group *group = lock_group(public);
@@ -274,8 +325,9 @@ int duet_group_wait(duet_group *public, duet_deadline by, duet_result *ret_failu
 
 int duet_group_close(duet_group *public)
 {
-    if (!public)
-        return duet__bad_argument(__func__, "group is NULL");
+    int rc = check_group(__func__, public);
+    if (rc < 0)
+        return rc;
     struct duet__parker *here = duet__here();
     struct group *group = lock_group(public);
     bool waits = group->pending > 0;
@@ -283,7 +335,7 @@ int duet_group_close(duet_group *public)
     if (waits && (!here->ops->may_wait || is_child(here, group)))
         return -EDEADLK;
     cancel_members(group);
-    wait_members(public, DUET_NEVER, true);
+    wait_members(public, DUET_NEVER, DUET__WAIT_ENDS);
     for (struct duet__list *link; (link = duet__list_pop(&group->members)) != NULL;) {
         duet_future *f = future_of(link);
         duet__lock(&f->lock);

@@ -86,6 +86,16 @@ void duet__port_ref(struct duet__port *port)
     duet__add_relaxed(&port->gate, REFERENCE); /* who has one may make another */
 }
 
+bool duet__port_try_ref(struct duet__port *port)
+{
+    uint64_t gate = duet__load_relaxed(&port->gate);
+    do {
+        if (gate < REFERENCE)
+            return false;
+    } while (!duet__cas_relaxed(&port->gate, &gate, gate + REFERENCE)); /* publishes nothing */
+    return true;
+}
+
 bool duet__port_unref(struct duet__port *port)
 {
     /* Releases what this owner did; the last one acquires what all did. */

@@ -3,6 +3,8 @@
 #include "log.h"
 #include "loop_impl.h"
 #include "pool_impl.h"
+#include "runtime.h"
+#include "sigint.h"
 #include "thread.h"
 
 #include <duet/bridge.h>
@@ -28,23 +30,44 @@ static bool main_has_ended(struct duet__waiter *waiter, duet_future *settled)
     return false;
 }
 
-int duet_run(duet_fn *fn, void *arg, duet_result *ret)
+/* The loop of a run, which has been opened: until its main coroutine f has ended. */
+static int run_until_end(struct main_end *end, duet_future *f)
 {
-    const duet_opts opts = {.name = "main"};
+    if (duet__future_was_refused(f))
+        return 0;
+    end->loop->main = f;
+    duet__list_append(&f->waiters, &end->waiter.link); /* nobody runs the loop yet */
+    return duet_loop_run(end->loop);
+}
+
+int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret)
+{
     const duet_loop_config config = {.name = "main"};
+    duet_opts main_opts = opts ? *opts : (duet_opts){0};
     struct main_end end = {.waiter.fire = main_has_ended};
-    if (!fn)
-        return duet__bad_argument(__func__, "fn is NULL");
+    const char *why;
+    int rc = duet__work_check(fn, opts, &why);
+    if (rc < 0)
+        return duet__refuse("duet_run", rc, why);
     if (duet_loop_self())
         return -EDEADLK;
-    int rc = duet_loop_open(&end.loop, &config);
+    if (!main_opts.name)
+        main_opts.name = "main";
+    rc = duet_loop_open(&end.loop, &config);
     if (rc < 0)
         return rc;
-    duet_future *f = duet_submit_with(end.loop, fn, arg, &opts);
-    if (!duet__future_was_refused(f)) {
-        duet__list_append(&f->waiters, &end.waiter.link); /* nobody runs the loop yet */
-        rc = duet_loop_run(end.loop);
+    bool on_signal = main_opts.flags & DUET_SIGINT;
+    struct duet__sigint sigint;
+    if (on_signal)
+        rc = duet__sigint_begin(&sigint, end.loop);
+    if (rc < 0) {
+        duet_loop_close(end.loop, DUET_NEVER);
+        return rc;
     }
+    duet_future *f = duet_submit_with(end.loop, fn, arg, &main_opts);
+    rc = run_until_end(&end, f);
+    if (on_signal)
+        duet__sigint_end(&sigint);
     if (rc == 0 && duet__future_was_refused(f))
         rc = duet_future_result(f).err;
     else if (rc == 0 && ret)
@@ -52,6 +75,11 @@ int duet_run(duet_fn *fn, void *arg, duet_result *ret)
     duet_future_unref(f);
     duet_loop_close(end.loop, DUET_NEVER);
     return rc;
+}
+
+int duet_run(duet_fn *fn, void *arg, duet_result *ret)
+{
+    return duet_run_with(fn, arg, NULL, ret);
 }
 
 /* ---- A loop on a thread of its own ---- */
@@ -87,7 +115,7 @@ static int start(duet_loop **ret, const duet_loop_config *config)
         return rc;
     rc = start_thread(loop, config && config->name ? config->name : "duet-loop");
     if (rc == 0) {
-        duet__future_wait(&loop->started, DUET_NEVER, true); /* settled by its thread */
+        duet__future_wait(&loop->started, DUET_NEVER, DUET__WAIT_ENDS); /* settled by its thread */
         rc = loop->started.result.err;
     }
     if (rc < 0)
@@ -118,8 +146,17 @@ enum {
     EXIT_WAIT_S = 2
 };
 
-static struct duet__lock default_lock;
-static duet_pool *default_pool; /* guarded; once set, for ever: jobs may be submitted during exit */
+static struct duet__lock default_lock; /* guards these two */
+static duet_pool *default_pool; /* once set, for ever or until duet_shutdown() */
+static bool ends_at_exit;
+
+/* The parent's pool is not the child's. */
+static void reset(void)
+{
+    duet__store_relaxed(&default_lock.word, 0);
+    default_pool = NULL;
+}
+DUET__IN_CHILD(reset)
 
 static void close_here(duet_pool *pool)
 {
@@ -128,35 +165,46 @@ static void close_here(duet_pool *pool)
     duet__here_set(before);
 }
 
-static pid_t default_pool_owner;
+static duet_pool *get_default(void)
+{
+    duet__lock(&default_lock);
+    duet_pool *pool = default_pool;
+    duet__unlock(&default_lock);
+    return pool;
+}
 
 static void end_default_pool(void)
 {
-    if (getpid() != default_pool_owner)
-        return; /* a forked child has the memory of the pool, but not its threads */
-    duet__pool_end(default_pool, duet_sec(EXIT_WAIT_S));
+    duet_pool *pool = get_default();
+    if (pool)
+        duet__pool_end(pool, duet_sec(EXIT_WAIT_S));
+}
+
+void duet__default_pool_forget(void)
+{
+    duet__lock(&default_lock);
+    default_pool = NULL; /* its memory stays: somebody may still submit to it, and is refused */
+    duet__unlock(&default_lock);
 }
 
 duet_pool *duet_pool_default(void)
 {
     const duet_pool_config config = {.name = "default"};
-    duet__lock(&default_lock);
-    duet_pool *pool = default_pool, *ours = NULL;
-    duet__unlock(&default_lock);
+    duet_pool *pool = get_default(), *ours = NULL;
     if (pool || duet_pool_open(&ours, &config) < 0) /* not under the lock: it may log */
         return pool;
     duet__lock(&default_lock);
-    bool first = !default_pool;
+    bool first = !default_pool, registers = first && !ends_at_exit;
     if (first) {
-        default_pool = ours;
-        default_pool_owner = getpid();
         duet__pool_set_permanent(ours);
+        default_pool = ours;
+        ends_at_exit = true;
     }
     pool = default_pool;
     duet__unlock(&default_lock);
-    if (first)
+    if (registers)
         atexit(end_default_pool);
-    else /* somebody else was faster; ours has no jobs, so closing it waits for nobody */
+    if (!first) /* somebody else was faster; ours has no jobs, so closing it waits for nobody */
         close_here(ours);
     return pool;
 }

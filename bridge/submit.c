@@ -8,6 +8,8 @@
 
 int duet__hand_over(duet_loop *loop, struct duet__node *node, bool refuse, duet_deadline by)
 {
+    if (duet__is_foreign(loop->process))
+        return -EOWNERDEAD;
     if (duet_loop_self() == loop) { /* never waits, and needs no place */
         if (loop->stopping)
             return -ESHUTDOWN;

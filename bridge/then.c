@@ -61,6 +61,8 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
         return duet__bad_argument(__func__, !f      ? "f is NULL"
                                             : !loop ? "loop is NULL"
                                                     : "fn is NULL");
+    if (duet__is_foreign(loop->process) || duet__is_foreign(f->process))
+        return -EOWNERDEAD;
     if (duet__port_is_shut(loop->port))
         return -ESHUTDOWN;
     struct then *then = calloc(1, sizeof *then);
@@ -91,6 +93,8 @@ bool duet_future_forget(duet_future *f, duet_callback *fn, void *arg)
         duet__bad_argument(__func__, "f is NULL");
         return false;
     }
+    if (duet__is_foreign(f->process))
+        return false;
     duet__lock(&f->lock);
     duet__list_for_each(link, &f->waiters)
     {

@@ -4,8 +4,10 @@
 #include "cpu.h"
 #include "log.h"
 #include "loop_impl.h"
+#include "receipt.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +71,55 @@ static void config_defaults(duet_loop_config *config)
         config->ring_entries = RING_ENTRIES_DEFAULT;
 }
 
+/* ---- All loops ---- */
+
+static struct duet__lock all_lock; /* guards the list */
+static struct duet__list all = {&all, &all};
+
+/* Wherever it forked, the child's one thread runs no loop. */
+static void reset(void)
+{
+    duet__store_relaxed(&all_lock.word, 0);
+    duet__list_init(&all);
+    loop_here = NULL;
+}
+DUET__IN_CHILD(reset)
+
+static void list_loop(duet_loop *loop)
+{
+    duet__lock(&all_lock);
+    duet__list_append(&all, &loop->all);
+    duet__unlock(&all_lock);
+}
+
+static void unlist_loop(duet_loop *loop)
+{
+    duet__lock(&all_lock);
+    duet__list_remove(&loop->all);
+    duet__unlock(&all_lock);
+}
+
+duet_loop **duet__loop_ref_all(size_t *ret_n)
+{
+    size_t n = 0;
+    duet__lock(&all_lock);
+    duet__list_for_each(link, &all) n++;
+    duet_loop **loops = n ? malloc(n * sizeof(duet_loop *)) : NULL;
+    *ret_n = n;
+    n = 0;
+    if (loops) {
+        duet__list_for_each(link, &all)
+        {
+            duet_loop *loop = duet__container(link, duet_loop, all);
+            if (duet__port_try_ref(loop->port)) /* else whoever let go of it waits for our lock */
+                loops[n++] = loop;
+        }
+        *ret_n = n;
+    }
+    duet__unlock(&all_lock);
+    return loops;
+}
+
 /* ---- Stacks ---- */
 
 static void warn_stacks(void *ctx, const char *line)
@@ -102,10 +153,25 @@ static void moment_of_loop_cancel(duet_future *f)
 {
     (void)f;
 }
-static const struct duet__future_ops moment_of_loop_ops = {"loop", moment_of_loop_cancel,
-                                                           moment_of_loop_cancel};
+
+/* Somebody may stop it, and then all its coroutines have to end; or its main one does that. */
+static bool end_may_settle(const duet_future *f, struct duet__look *look)
+{
+    duet_loop *loop = duet__container(f, duet_loop, end);
+    if (duet__port_is_shut(loop->port))
+        return duet__look_at_all(look, duet__task_is_of_loop, loop);
+    return !loop->main || duet__future_may_settle(loop->main, look);
+}
+
+static const struct duet__future_ops started_ops = {
+    .kind = "loop", .cancel = moment_of_loop_cancel, .release = moment_of_loop_cancel};
+static const struct duet__future_ops end_ops = {.kind = "loop",
+                                                .cancel = moment_of_loop_cancel,
+                                                .release = moment_of_loop_cancel,
+                                                .may_settle = end_may_settle};
 
 static void stop_run(struct duet__node *node, void *consumer);
+static void drain_run(struct duet__node *node, void *consumer);
 
 int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
 {
@@ -133,13 +199,18 @@ int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
                   duet_strerror(rc), rc == -EMFILE ? " (raise RLIMIT_NOFILE, ulimit -n)" : "");
         goto fail_name;
     }
-    duet__future_init(&loop->started, &moment_of_loop_ops, NULL, 1);
-    duet__future_init(&loop->end, &moment_of_loop_ops, NULL, 1);
+    duet__future_init(&loop->started, &started_ops, NULL, 1);
+    duet__future_init(&loop->end, &end_ops, NULL, 1);
+    loop->started.name = loop->end.name = loop->config.name;
     loop->stop_node.run = stop_run;
+    loop->drain_node.run = drain_run;
+    loop->process = duet__process;
+    duet__list_init(&loop->young);
     duet__run_queue_init(&loop->ready);
     duet__run_queue_init(&loop->arrivals);
     duet__list_init(&loop->live);
     stacks_init(loop);
+    list_loop(loop);
     *ret = loop;
     return 0;
 
@@ -162,8 +233,9 @@ duet_loop *duet_loop_ref(duet_loop *loop)
 
 void duet_loop_unref(duet_loop *loop)
 {
-    if (!loop || !duet__port_unref(loop->port))
+    if (!loop || duet__is_foreign(loop->process) || !duet__port_unref(loop->port))
         return;
+    unlist_loop(loop);
     if (loop->has_thread) /* let go of without a close: nobody will join it */
         pthread_detach(loop->thread);
     duet__port_free(loop->port);
@@ -230,14 +302,19 @@ int duet_loop_run(duet_loop *loop)
 {
     if (!loop)
         return duet__bad_argument(__func__, "loop is NULL");
+    if (duet__is_foreign(loop->process))
+        return -EOWNERDEAD;
     if (loop_here)
         return -EDEADLK;
     if (!claim(loop))
         return -EALREADY;
     duet_loop_ref(loop);
     int rc = begin(loop);
-    loop->outer = duet__here();
-    struct duet__parker *before = duet__here_set(duet__here_bare());
+    struct duet__parker *before = duet__here();
+    struct duet__wait stand;
+    loop->outer = before;
+    duet__graph_stand(&stand, before, &loop->end);
+    before = duet__here_set(duet__here_bare());
     if (rc == 0) {
         loop_here = loop;
         duet__future_settle(&loop->started, duet_ok(), 0);
@@ -251,12 +328,27 @@ int duet_loop_run(duet_loop *loop)
         duet__future_settle(&loop->started, duet_err(rc), 0);
     }
     duet__here_set(before);
+    duet__wait_leave(&stand);
     end(loop, rc);
     duet_loop_unref(loop);
     return rc;
 }
 
-/* ---- Stopping and closing ---- */
+/* ---- Stopping ---- */
+
+static void drain_run(struct duet__node *node, void *consumer)
+{
+    (void)node;
+    ((duet_loop *)consumer)->draining = true;
+}
+
+void duet__loop_drain(duet_loop *loop)
+{
+    if (duet__port_shut(loop->port)) {
+        duet__port_post(loop->port, &loop->drain_node); /* refused: it has ended already */
+        duet_loop_unref(loop);
+    }
+}
 
 static void stop_run(struct duet__node *node, void *consumer)
 {
@@ -267,97 +359,174 @@ static void stop_run(struct duet__node *node, void *consumer)
         duet__park_cancel(&duet__container(link, struct duet__task, live)->work.parker);
 }
 
+static void stop(duet_loop *loop)
+{
+    uint32_t running = 0;
+    duet_loop_ref(loop); /* once it is posted, somebody else may close the loop */
+    duet__loop_drain(loop);
+    if (duet__cas_relaxed(&loop->stopped, &running, 1)) /* the node is posted once */
+        duet__port_post(loop->port, &loop->stop_node); /* refused: it has ended already */
+    duet_loop_unref(loop);
+}
+
 void duet_loop_stop(duet_loop *loop)
 {
     if (!loop)
         duet__bad_argument(__func__, "loop is NULL");
-    else if (duet__port_shut(loop->port)) {
-        duet__port_post(loop->port, &loop->stop_node); /* refused: it has ended already */
-        duet_loop_unref(loop);
-    }
+    else if (duet__is_foreign(loop->process))
+        duet__refuse(__func__, -EOWNERDEAD, duet_strerror(-EOWNERDEAD));
+    else
+        stop(loop);
 }
 
-/* A request to the loop to name what is left; freed by the loop. */
-struct report {
+/* ---- What is left ---- */
+
+static void list_task(duet_loop *loop, struct duet__task *task, const char *waits_for,
+                      duet_receipt *receipt)
+{
+    char place[64];
+    snprintf(place, sizeof place, "loop '%s'", loop->config.name);
+    duet__receipt_add(receipt, &task->work.future, place, waits_for);
+}
+
+/* A request to the loop to list what is left; freed by whoever is last to let go of it. */
+struct listing {
     struct duet__node node;
     duet_future *done;
+    _Atomic uint32_t
+        holders; /* the loop and who asked; who is first to let go leaves it to the other */
+    duet_receipt receipt;
 };
 
-static void report_run(struct duet__node *node, void *consumer)
+static void listing_unref(struct listing *listing)
+{
+    /* Releases the receipt; the last one acquires it. */
+    if (duet__sub_acq_rel(&listing->holders, 1) > 1)
+        return;
+    duet__receipt_clear(&listing->receipt);
+    duet_future_unref(listing->done);
+    free(listing);
+}
+
+static void listing_run(struct duet__node *node, void *consumer)
 {
     duet_loop *loop = consumer;
-    struct report *report = duet__container(node, struct report, node);
+    struct listing *listing = duet__container(node, struct listing, node);
     char text[160];
     duet__list_for_each(link, &loop->live)
     {
         struct duet__task *task = duet__container(link, struct duet__task, live);
-        bool waits = duet__load_relaxed(&task->work.parker.word) & DUET__PARK_SLEEPING; /* a look */
-        duet__log(DUET_WARNING, "loop '%s' is not closed by the deadline: %s %s", loop->config.name,
-                  duet__future_describe(&task->work.future, text, sizeof text),
-                  waits ? "still waits, shielded from its cancellation" : "still runs");
+        const struct duet__wait *wait = task->work.parker.wait; /* of our own thread */
+        const char *waits_for =
+            wait ? wait->ops->describe(wait, text, sizeof text) : "its moment, or for its turn";
+        list_task(loop, task, waits_for, &listing->receipt);
     }
-    duet_future_settle(report->done, duet_ok());
-    duet_future_unref(report->done);
-    free(report);
+    duet_future_settle(listing->done, duet_ok());
+    listing_unref(listing);
 }
 
 /* The loop does not answer: something on it runs on. */
-static void report_stuck(duet_loop *loop)
+static void list_stuck(duet_loop *loop, duet_receipt *receipt)
 {
-    char text[160] = "some callback";
     duet__lock(&loop->running_lock);
     struct duet__task *task = duet__load_relaxed(&loop->running); /* it cannot end meanwhile */
     if (task)
-        duet__future_describe(&task->work.future, text, sizeof text);
+        list_task(loop, task, "nothing: it runs on, and its loop does not turn", receipt);
     duet__unlock(&loop->running_lock);
-    duet__log(
-        DUET_WARNING,
-        "loop '%s' is not closed by the deadline and does not turn: %s runs on without waiting",
-        loop->config.name, text);
+    receipt->unlisted += duet__graph_count(duet__task_is_of_loop, loop) + (task == NULL);
 }
 
-static void report_left(duet_loop *loop)
+void duet__loop_list_left(duet_loop *loop, duet_receipt *receipt)
 {
-    duet_future *done;
-    struct report *report = malloc(sizeof *report);
-    int rc = -ENOMEM;
-    if (report && (rc = duet_future_open(&done)) == 0) {
-        *report = (struct report){.node.run = report_run, .done = duet_future_ref(done)};
-        if (duet__port_post(loop->port, &report->node)) {
-            rc = duet__future_wait(done, duet_ms(REPORT_WAIT_MS), true);
-        } else {
-            duet_future_unref(report->done);
-            free(report);
-        }
-        duet_future_unref(done);
-    } else {
-        free(report);
+    struct listing *listing = calloc(1, sizeof *listing);
+    int rc = listing ? duet_future_open(&listing->done) : -ENOMEM;
+    if (rc < 0) {
+        free(listing);
+        receipt->unlisted++;
+        return;
     }
-    if (rc < 0)
-        report_stuck(loop);
+    listing->node.run = listing_run;
+    duet__store_relaxed(&listing->holders, 2); /* published by the post */
+    if (duet__port_post(loop->port, &listing->node)) {
+        if (duet__future_wait(listing->done, duet_ms(REPORT_WAIT_MS), DUET__WAIT_SHIELDED) == 0) {
+            duet__receipt_move(receipt, &listing->receipt);
+        } else {
+            list_stuck(loop, receipt);
+        }
+    } else { /* it has ended just now */
+        listing_unref(listing);
+    }
+    listing_unref(listing);
 }
 
-int duet_loop_close(duet_loop *loop, duet_deadline by)
+/* ---- Closing ---- */
+
+/* 0, or why the end of this loop cannot be awaited here. */
+static int may_await(const char *function, duet_loop *loop)
 {
     if (!loop)
-        return duet__bad_argument(__func__, "loop is NULL");
+        return duet__bad_argument(function, "loop is NULL");
+    if (duet__is_foreign(loop->process))
+        return -EOWNERDEAD;
     if (loop_here == loop ||
         (!duet__here()->ops->may_wait && is_claimed(loop) && !duet__future_is_settled(&loop->end)))
         return -EDEADLK;
-    duet_loop_stop(loop);
+    return 0;
+}
+
+int duet__loop_await_end(duet_loop *loop, duet_deadline by)
+{
     if (claim(loop)) { /* nobody ran it, nobody will */
         duet__loop_bury(loop);
         end(loop, 0);
     }
-    int rc = duet__future_wait(&loop->end, by, true);
-    if (rc == -ETIME)
-        report_left(loop);
-    if (rc < 0)
-        return rc;
+    return duet__future_wait(&loop->end, by, DUET__WAIT_SHIELDED);
+}
+
+static void join_thread(duet_loop *loop)
+{
     if (loop->has_thread) { /* it has only to return from its function */
         loop->has_thread = false;
         pthread_join(loop->thread, NULL);
     }
+}
+
+int duet_loop_close(duet_loop *loop, duet_deadline by)
+{
+    int rc = may_await(__func__, loop);
+    if (rc < 0)
+        return rc;
+    stop(loop);
+    rc = duet__loop_await_end(loop, by);
+    if (rc == -ETIME) {
+        duet_receipt left = {0};
+        duet__loop_list_left(loop, &left);
+        duet__receipt_log(&left, "is not closed by the deadline");
+        duet__receipt_clear(&left);
+    }
+    if (rc < 0)
+        return rc;
+    join_thread(loop);
     duet_loop_unref(loop);
     return 0;
+}
+
+int duet_loop_shutdown(duet_loop *loop, duet_deadline by, duet_receipt **ret)
+{
+    duet_receipt left = {0};
+    int rc = may_await(__func__, loop);
+    if (rc < 0)
+        return rc;
+    duet__loop_drain(loop);
+    rc = duet__loop_await_end(loop, duet__half_way(by));
+    if (rc < 0) {
+        stop(loop);
+        rc = duet__loop_await_end(loop, by);
+    }
+    if (rc < 0)
+        duet__loop_list_left(loop, &left);
+    else
+        join_thread(loop);
+    duet_loop_unref(loop);
+    return duet__receipt_end(&left, rc, ret);
 }

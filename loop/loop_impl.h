@@ -35,7 +35,13 @@ struct duet_loop {
     _Atomic uint32_t state; /* enum duet__loop_state; claimed by compare and swap */
     duet_future started; /* settles when it turns, or with why it cannot */
     duet_future end; /* settles when nothing of it runs any more */
-    struct duet__node stop_node; /* posted once, by who shuts the port first */
+    struct duet__node drain_node; /* posted once, by who shuts the port first */
+    struct duet__node stop_node; /* posted once, by who stops it first */
+    _Atomic uint32_t stopped; /* … is decided by this; relaxed */
+    duet_future *main; /* of duet_run(): when it has settled, the loop is stopped; NULL. Constant
+                          once the loop runs */
+    uint32_t process; /* constant: in which it was opened */
+    struct duet__list all; /* in the list of all loops, under its lock */
     pthread_t thread; /* joined by close; see has_thread */
     bool has_thread; /* set before anybody else knows the loop, cleared by who joins */
 
@@ -53,8 +59,10 @@ struct duet_loop {
     struct duet__run_queue ready;
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
     struct duet__heap timers;
+    struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
     struct duet__list live; /* tasks started and not ended */
     size_t live_count, coroutine_count; /* the latter: of those, with a stack */
+    bool draining; /* ends when nothing is left, and cancels nothing */
     bool stopping;
     bool told_no_stack;
     bool buried; /* it never ran, and never will: callbacks are dropped */
@@ -68,6 +76,18 @@ void duet__loop_ready(duet_loop *loop, struct duet__node *node);
 void duet__loop_turn_until_stopped(duet_loop *loop);
 /* Instead, if it cannot turn: cancels and drops what it had accepted. */
 void duet__loop_bury(duet_loop *loop);
+/* By its thread: waits that have lasted join the graph. */
+void duet__loop_join_waits(duet_loop *loop);
+/* When the next of them has; DUET__NEVER: there is none. */
+int64_t duet__loop_next_join_ns(const duet_loop *loop);
+/* All loops of this process, each with a reference. NULL: there are none, or (*ret_n > 0) no memory.
+ * free() it. */
+duet_loop **duet__loop_ref_all(size_t *ret_n);
+/* The parts of a shutdown: refuse submissions and end when nothing is left; wait for that; list what
+ * is left. */
+void duet__loop_drain(duet_loop *loop);
+int duet__loop_await_end(duet_loop *loop, duet_deadline by);
+void duet__loop_list_left(duet_loop *loop, duet_receipt *receipt);
 /* The stacks for coroutines of this size. */
 struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size);
 

@@ -14,6 +14,8 @@ int duet__port_open(struct duet__port **ret, const duet_loop_config *config);
 void duet__port_free(struct duet__port *port);
 void duet__port_ref(struct duet__port *port); /* by who has a reference */
 bool duet__port_unref(struct duet__port *port); /* true: that was the last one, free the loop */
+/* By who keeps the port from being freed, but has no reference. False: the last one is gone. */
+bool duet__port_try_ref(struct duet__port *port);
 
 /* By any thread: queues a node that needs no place in the bounded inbox, and signals a sleeping
  * loop. False: the loop has ended, the node is still the caller's. Touches nothing of the loop

@@ -5,6 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+enum {
+    JOINS_A_TURN = 256,
+};
+
 static struct duet__task *task_of_parker(struct duet__parker *parker)
 {
     return duet__container(parker, struct duet__task, work.parker);
@@ -34,9 +38,37 @@ static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asle
         return;
     if (by_ns != DUET__NEVER) /* room was reserved at the start */
         duet__heap_add(&task->loop->timers, &task->timer, by_ns);
+    struct duet__wait *wait = parker->wait;
+    bool young = wait && !wait->joined && wait->ops->may_end;
+    if (young) {
+        wait->since_ns = task->loop->now_ns;
+        duet__list_append(&task->loop->young, &wait->link);
+    }
     leave(task);
+    if (young && !wait->joined)
+        duet__list_remove(&wait->link);
     if (task->timer.place)
         duet__heap_remove(&task->loop->timers, &task->timer);
+}
+
+/* In the order in which they fell asleep. Not too many at once, so that the loop turns; a joined one
+ * is unlinked by its owner. */
+void duet__loop_join_waits(duet_loop *loop)
+{
+    for (int budget = JOINS_A_TURN; budget > 0 && !duet__list_empty(&loop->young); budget--) {
+        struct duet__wait *wait = duet__container(loop->young.next, struct duet__wait, link);
+        if (wait->since_ns + DUET__YOUNG_NS > loop->now_ns)
+            return;
+        duet__list_remove(&wait->link);
+        duet__graph_join(wait);
+    }
+}
+
+int64_t duet__loop_next_join_ns(const duet_loop *loop)
+{
+    if (duet__list_empty(&loop->young))
+        return DUET__NEVER;
+    return duet__container(loop->young.next, struct duet__wait, link)->since_ns + DUET__YOUNG_NS;
 }
 
 /* The caller has cleared SLEEPING, so the node is its to queue, and the task, which cannot end
@@ -109,14 +141,38 @@ static void task_release(duet_future *f)
     free(duet__container(f, struct duet__task, work.future));
 }
 
-static const struct duet__future_ops coroutine_ops = {"coroutine", duet__work_cancel, task_release};
-static const struct duet__future_ops callback_ops = {"callback", duet__work_cancel, task_release};
+/* One that has not started will; one that has settles when its function returns. */
+static bool task_may_settle(const duet_future *f, struct duet__look *look)
+{
+    return duet__look_at(look, &duet__container(f, struct duet__work, future)->parker,
+                         DUET__VIA_ITSELF);
+}
+
+static int64_t task_since(const duet_future *f)
+{
+    return duet__container(f, struct duet__task, work.future)->since_ns;
+}
+
+static const struct duet__future_ops coroutine_ops = {.kind = "coroutine",
+                                                      .cancel = duet__work_cancel,
+                                                      .release = task_release,
+                                                      .may_settle = task_may_settle,
+                                                      .since = task_since};
+static const struct duet__future_ops callback_ops = {
+    .kind = "callback", .cancel = duet__work_cancel, .release = task_release, .since = task_since};
+
+bool duet__task_is_of_loop(const duet_future *work, const void *loop)
+{
+    return work->ops == &coroutine_ops &&
+           duet__container(work, struct duet__task, work.future)->loop == loop;
+}
 
 /* ---- From start to end ---- */
 
 static void task_live(struct duet__task *task)
 {
     task->started = true;
+    task->since_ns = task->loop->now_ns;
     task->work.parker.outer = task->loop->outer;
     duet__list_append(&task->loop->live, &task->live);
     task->loop->live_count++;
@@ -143,6 +199,8 @@ void duet__task_stack_main(void *arg)
         duet_loop *loop = task->loop;
         errno = 0;
         duet_result result = duet__work_run(&task->work);
+        duet__check(!duet__is_foreign(loop->process),
+                    "a child that was forked in a coroutine ends by exec or _exit");
         check_stack(stack);
         stack->co.name = NULL;
         duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
@@ -230,6 +288,7 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
     task->timer.place = 0;
     task->loop = loop;
     task->started = false;
+    task->since_ns = 0;
     task->stack = NULL;
     task->stack_size = opts ? opts->stack_size : 0;
     task->callback = NULL;

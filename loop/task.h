@@ -23,6 +23,7 @@ struct duet__task {
     duet_loop *loop;
     struct duet__list live; /* in the loop's list from its start to its end */
     bool started; /* written by the loop while the task is not asleep */
+    int64_t since_ns; /* when it started; written before others may ask */
     struct duet__stack *stack; /* from its start to its end; NULL: not started, or has none */
     size_t stack_size; /* 0: the loop's */
     duet_callback *callback; /* of a task without a stack */
@@ -33,6 +34,8 @@ struct duet__task {
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts);
 struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
                                          void *arg);
+/* Is this a coroutine of this loop? */
+bool duet__task_is_of_loop(const duet_future *work, const void *loop);
 /* A timer of this loop is due. */
 void duet__task_timer_due(struct duet__timer *timer);
 /* The body of every stack: one task after another. */

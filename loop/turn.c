@@ -32,6 +32,7 @@ static void expire(duet_loop *loop)
     struct duet__timer *timer;
     while ((timer = duet__heap_due(&loop->timers, loop->now_ns)) != NULL)
         duet__task_timer_due(timer);
+    duet__loop_join_waits(loop);
 }
 
 static void admit(duet_loop *loop)
@@ -97,6 +98,9 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
 static void rest(duet_loop *loop)
 {
     int64_t by_ns = duet__heap_nearest_ns(&loop->timers);
+    int64_t join_ns = duet__loop_next_join_ns(loop);
+    if (join_ns < by_ns)
+        by_ns = join_ns;
     if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
         loop->spin.budget_ns = loop->spin.limit_ns;
     if (duet__spin(&loop->spin, something_came, loop, by_ns))
@@ -112,7 +116,8 @@ static void rest(duet_loop *loop)
 
 static bool has_ended(duet_loop *loop)
 {
-    return loop->stopping && loop->live_count == 0 && duet__port_close(loop->port);
+    return (loop->stopping || loop->draining) && loop->live_count == 0 &&
+           duet__port_close(loop->port);
 }
 
 void duet__loop_turn_until_stopped(duet_loop *loop)

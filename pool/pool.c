@@ -1,20 +1,76 @@
-/* The pool's life: open → submit … → drain or close. */
+/* The pool's life: open → … → drain, close or shut down. */
 #include "check.h"
+#include "clock.h"
 #include "cpu.h"
 #include "log.h"
 #include "pool_impl.h"
+#include "receipt.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     WORKERS_MOST = 1024,
+    SPARES_DEFAULT = 64,
     QUEUE_DEFAULT = 16384,
     QUEUE_MOST = 1 << 30,
     STACK_SIZE_MOST = 1 << 30
 };
+#define IDLE_DEFAULT_NS INT64_C(10000000000)
+
+/* ---- All pools ---- */
+
+static struct duet__lock all_lock; /* guards the list; before a pool's own */
+static struct duet__list all = {&all, &all};
+
+static void reset(void)
+{
+    duet__store_relaxed(&all_lock.word, 0);
+    duet__list_init(&all); /* the parent's are not ours */
+}
+DUET__IN_CHILD(reset)
+
+static void list_pool(duet_pool *pool)
+{
+    duet__lock(&all_lock);
+    duet__list_append(&all, &pool->all);
+    duet__unlock(&all_lock);
+}
+
+static void unlist_pool(duet_pool *pool)
+{
+    duet__lock(&all_lock);
+    duet__list_remove(&pool->all);
+    duet__unlock(&all_lock);
+}
+
+duet_pool **duet__pool_hold_all(size_t *ret_n)
+{
+    size_t n = 0;
+    duet__lock(&all_lock);
+    duet__list_for_each(link, &all) n++;
+    duet_pool **pools = n ? malloc(n * sizeof(duet_pool *)) : NULL;
+    *ret_n = n;
+    n = 0;
+    if (pools) {
+        duet__list_for_each(link, &all)
+        {
+            duet_pool *pool = duet__container(link, duet_pool, all);
+            duet__lock(&pool->lock);
+            if (pool->owners > 0) { /* else it frees itself when the rest has ended */
+                pool->owners++;
+                pools[n++] = pool;
+            }
+            duet__unlock(&pool->lock);
+        }
+        *ret_n = n;
+    }
+    duet__unlock(&all_lock);
+    return pools;
+}
 
 /* ---- Configuration ---- */
 
@@ -27,6 +83,8 @@ static int config_check(const duet_pool_config *config)
         return duet__bad_argument(function, "workers_min is above workers_max");
     if (config->workers_min > WORKERS_MOST)
         return duet__bad_argument(function, "workers_min is above 1024");
+    if (config->spares_max > WORKERS_MOST)
+        return duet__bad_argument(function, "spares_max is above 1024");
     if (config->queue_max > QUEUE_MOST)
         return duet__bad_argument(function, "queue_max is above 2^30");
     if (config->when_full != DUET_FULL_WAIT && config->when_full != DUET_FULL_REFUSE &&
@@ -43,7 +101,7 @@ static int config_check(const duet_pool_config *config)
     return 0;
 }
 
-static void config_defaults(duet_pool_config *config)
+static int config_defaults(duet_pool_config *config)
 {
     if (!config->name)
         config->name = "pool";
@@ -51,35 +109,143 @@ static void config_defaults(duet_pool_config *config)
         config->workers_max = (unsigned)duet__cpu_count() + 4;
     if (config->workers_max < config->workers_min)
         config->workers_max = config->workers_min;
+    if (config->workers_reserved >= config->workers_max)
+        return duet__bad_argument("duet_pool_open",
+                                  "workers_reserved leaves no worker for normal jobs");
     if (!config->queue_max)
         config->queue_max = QUEUE_DEFAULT;
+    if (!config->spares_max)
+        config->spares_max = SPARES_DEFAULT;
+    if (!config->idle_ns)
+        config->idle_ns = IDLE_DEFAULT_NS;
+    return 0;
 }
 
 /* ---- Opening and freeing ---- */
 
-/* `empty` lives inside the pool: nobody asks it to end, and nothing frees it. */
-static void empty_cancel(duet_future *f)
+/* `empty` and `left` live inside the pool: nobody asks them to end, and nothing frees them. */
+static void moment_of_pool_cancel(duet_future *f)
 {
     (void)f;
 }
-static const struct duet__future_ops empty_ops = {"pool", empty_cancel, empty_cancel};
 
-static void leave_and_join(duet_pool *pool)
+/* When it is closing: all that runs and all that is queued has to end. */
+static bool empty_may_settle(const duet_future *f, struct duet__look *look)
+{
+    duet_pool *pool = duet__container(f, duet_pool, empty);
+    bool may = true;
+    duet__lock(&pool->lock);
+    for (unsigned lane = 0; lane < DUET__LANES; lane++)
+        if (!duet__list_empty(&pool->lanes[lane]) && !duet__slot_may_come(pool, lane, look))
+            may = false;
+    duet__list_for_each(link, &pool->running)
+    {
+        struct duet__job *job = duet__container(link, struct duet__job, link);
+        if (!duet__look_at(look, &job->work.parker, DUET__VIA_MEMBER))
+            may = false;
+    }
+    duet__unlock(&pool->lock);
+    return may;
+}
+
+static const struct duet__future_ops empty_ops = {.kind = "pool",
+                                                  .cancel = moment_of_pool_cancel,
+                                                  .release = moment_of_pool_cancel,
+                                                  .may_settle = empty_may_settle};
+static const struct duet__future_ops left_ops = {
+    .kind = "pool", .cancel = moment_of_pool_cancel, .release = moment_of_pool_cancel};
+
+static void pool_free(duet_pool *pool)
+{
+    unlist_pool(pool);
+    duet__graph_pass(); /* no search looks at a job of ours any more */
+    free((char *)pool->config.name);
+    free(pool);
+}
+
+/* Under the lock, which whoever waits takes once more before it goes on: has the last one gone? A
+ * submitter who was promised a place still has to look at the pool; one whose wait for room has failed
+ * does not. Lock order: the pool's, then that of `empty` and `left`. */
+void duet__pool_less(duet_pool *pool)
+{
+    if (pool->closing && pool->jobs == 0 && pool->promised == 0)
+        duet__future_settle(&pool->empty, duet_ok(), 0);
+    if (pool->leaving && pool->threads == 0)
+        duet__future_settle(&pool->left, duet_ok(), 0);
+}
+
+void duet__pool_unlock(duet_pool *pool)
+{
+    bool nobodys =
+        pool->owners == 0 && pool->jobs == 0 && pool->promised == 0 && pool->threads == 0;
+    duet__unlock(&pool->lock);
+    if (nobodys)
+        pool_free(pool);
+}
+
+void duet__pool_release(duet_pool *pool)
+{
+    duet__lock(&pool->lock);
+    bool joins = --pool->owners == 0 && pool->has_gone;
+    pthread_t gone = pool->gone;
+    if (joins)
+        pool->has_gone = false;
+    duet__pool_unlock(pool);
+    if (joins) /* it has only to return from its function */
+        pthread_join(gone, NULL);
+}
+
+void duet__pool_dismiss(duet_pool *pool)
 {
     struct duet__waiter *worker;
     duet__lock(&pool->lock);
     pool->leaving = true; /* from here on nobody stands idle any more */
-    while ((worker = duet__waiter_pop(&pool->idle)) != NULL)
+    while ((worker = duet__waiter_pop(&pool->idle)) != NULL) {
+        pool->coming++;
         duet__waiter_tell(worker);
+    }
+    duet__pool_less(pool);
     duet__unlock(&pool->lock);
-    for (unsigned i = 0; i < pool->worker_count; i++)
-        pthread_join(pool->workers[i].thread, NULL);
 }
 
-static void pool_free(duet_pool *pool)
+/* Of a pool without jobs: its workers have only to leave. */
+static void leave_and_join(duet_pool *pool)
 {
-    free((char *)pool->config.name);
-    free(pool);
+    duet__pool_dismiss(pool);
+    duet__future_wait(&pool->left, DUET_NEVER, DUET__WAIT_ENDS); /* off the loop, if here is one */
+    duet__lock(&pool->lock);
+    bool joins = pool->has_gone;
+    pool->has_gone = false;
+    duet__unlock(&pool->lock);
+    if (joins)
+        pthread_join(pool->gone, NULL);
+}
+
+static int start_least(duet_pool *pool)
+{
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < pool->config.workers_min; i++) {
+        duet__lock(&pool->lock);
+        pool->threads++;
+        pool->coming++;
+        pool->stats.workers_peak++;
+        duet__unlock(&pool->lock);
+        rc = duet__summon_now(pool, (struct duet__summons){.start = true});
+    }
+    if (rc == 0)
+        return 0;
+    duet__log(DUET_ERROR, "pool '%s' cannot be opened: not all of its workers_min = %u threads",
+              pool->config.name, pool->config.workers_min);
+    return rc;
+}
+
+/* Blocks, wherever it is called: only for workers that have nothing to do. */
+static void undo_open(duet_pool *pool)
+{
+    struct duet__parker *before = duet__here_set(NULL);
+    leave_and_join(pool);
+    duet__here_set(before);
+    pool_free(pool);
 }
 
 int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
@@ -90,10 +256,11 @@ int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
     if (config)
         given = *config;
     int rc = config_check(&given);
+    if (rc == 0)
+        rc = config_defaults(&given);
     if (rc < 0)
         return rc;
-    config_defaults(&given);
-    duet_pool *pool = calloc(1, sizeof *pool + given.workers_max * sizeof pool->workers[0]);
+    duet_pool *pool = calloc(1, sizeof *pool);
     if (!pool)
         return -ENOMEM;
     pool->config = given;
@@ -102,247 +269,24 @@ int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
         free(pool);
         return -ENOMEM;
     }
-    duet__list_init(&pool->queue);
+    for (unsigned lane = 0; lane < DUET__LANES; lane++)
+        duet__list_init(&pool->lanes[lane]);
     duet__list_init(&pool->running);
     duet__list_init(&pool->idle);
     duet__list_init(&pool->room);
     duet__future_init(&pool->empty, &empty_ops, NULL, 1);
-    for (; rc == 0 && pool->worker_count < given.workers_max; pool->worker_count += rc == 0)
-        rc = duet__worker_start(pool, pool->worker_count);
+    duet__future_init(&pool->left, &left_ops, NULL, 1);
+    pool->empty.name = pool->left.name = pool->config.name;
+    pool->owners = 1;
+    pool->process = duet__process;
+    list_pool(pool);
+    rc = start_least(pool);
     if (rc < 0) {
-        duet__log(DUET_ERROR,
-                  "pool '%s' cannot be opened: only %u of %u threads could be started: %s "
-                  "(see RLIMIT_NPROC, ulimit -u, the cgroup's pids.max, and memory)",
-                  given.name, pool->worker_count, given.workers_max, strerrordesc_np(-rc));
-        leave_and_join(pool);
-        pool_free(pool);
+        undo_open(pool);
         return rc;
     }
-    pool->stats.workers = pool->worker_count;
     *ret = pool;
     return 0;
-}
-
-/* ---- Jobs ---- */
-
-static struct duet__job *job_of(duet_future *f)
-{
-    return duet__container(f, struct duet__job, work.future);
-}
-
-/* Under the lock, which the closer takes once more before it frees the pool: has the last one gone?
- * A submitter who was promised a place still has to look at the pool; one whose wait for room has
- * failed does not. Lock order: the pool's, then that of `empty`. */
-static void settle_if_empty(duet_pool *pool)
-{
-    if (pool->closing && pool->jobs == 0 && pool->promised == 0)
-        duet__future_settle(&pool->empty, duet_ok(), 0);
-}
-
-void duet__pool_job_ended(duet_pool *pool)
-{
-    pool->jobs--;
-    settle_if_empty(pool);
-}
-
-static void job_release(duet_future *f)
-{
-    free(job_of(f));
-}
-
-static const struct duet__future_ops job_ops = {"job", duet__work_cancel, job_release};
-
-/* Under the lock, by who has cleared SLEEPING of a queued job: out of the queue. */
-static void job_remove(struct duet__job *job)
-{
-    duet__list_remove(&job->link);
-    job->pool->stats.queued--;
-    job->pool->stats.cancelled++;
-}
-
-/* Without the lock: it never ran. */
-static void job_end_cancelled(struct duet__job *job)
-{
-    duet_pool *pool = job->pool;
-    duet__work_end(&job->work, duet_err(-ECANCELED));
-    duet__lock(&pool->lock);
-    duet__pool_job_ended(pool); /* last: who closes the pool may free it once we unlock */
-    duet__unlock(&pool->lock);
-}
-
-struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
-{
-    struct duet__waiter *submitter = duet__waiter_pop(&pool->room);
-    if (submitter)
-        pool->promised++;
-    return submitter;
-}
-
-/* Whoever cancelled it holds a reference. A queued job is its canceller's to remove; the worker of
- * a running one sleeps in a wait of the job's, on the job's own parker. */
-static void job_wake_cancelled(struct duet__parker *parker)
-{
-    struct duet__job *job = duet__container(parker, struct duet__job, work.parker);
-    if (job->started) {
-        duet__thread_wake(parker);
-        return;
-    }
-    duet_pool *pool = job->pool;
-    duet__lock(&pool->lock);
-    job_remove(job);
-    struct duet__waiter *submitter = duet__pool_promise_place(pool);
-    duet__unlock(&pool->lock);
-    duet__waiter_tell(submitter);
-    job_end_cancelled(job);
-}
-
-static const struct duet__parker_ops job_parker_ops = {
-    .may_wait = true,
-    .may_block = true,
-    .sleep = duet__thread_sleep,
-    .wake = duet__thread_wake,
-    .wake_cancelled = job_wake_cancelled,
-    .pass = duet__thread_pass,
-    .now_ns = duet__thread_now,
-};
-
-static struct duet__job *job_new(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts)
-{
-    struct duet__job *job = duet__work_alloc(sizeof *job, opts);
-    if (!job)
-        return NULL;
-    duet__work_init(&job->work, sizeof *job, &job_ops, &job_parker_ops, DUET__PARK_SLEEPING, fn,
-                    arg, opts);
-    job->pool = pool;
-    job->started = false;
-    return job;
-}
-
-/* ---- Submitting ---- */
-
-enum admission {
-    QUEUE,
-    RUN_HERE,
-    WAIT,
-    REFUSED_FULL,
-    REFUSED_CLOSING
-};
-
-/* Under the lock: what becomes of a job that somebody submits now. */
-static enum admission admission(duet_pool *pool, const struct duet__parker *here, bool refuse)
-{
-    if (pool->closing)
-        return REFUSED_CLOSING;
-    if (pool->stats.queued + pool->promised < pool->config.queue_max)
-        return QUEUE;
-    if (refuse || pool->config.when_full == DUET_FULL_REFUSE || !here->ops->may_wait)
-        return REFUSED_FULL;
-    if (pool->config.when_full == DUET_FULL_RUN_HERE && here->ops->may_block)
-        return RUN_HERE;
-    return WAIT;
-}
-
-/* Under the lock: waits for a promised place. 0: the lock is held again. -ETIME, -ECANCELED: it is
- * not, and the pool may be gone, since nothing of ours is in it any more. */
-static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadline by)
-{
-    struct duet__waiter waiter;
-    duet__waiter_init(&waiter, here);
-    duet__list_append(&pool->room, &waiter.link);
-    duet__unlock(&pool->lock);
-    int rc = duet__wait_claimed(&waiter, &pool->lock, by, here->shields > 0);
-    if (rc < 0)
-        return duet__wait_failed(here, rc); /* it may not have parked at all */
-    duet__lock(&pool->lock);
-    pool->promised--;
-    settle_if_empty(pool);
-    return 0;
-}
-
-/* Under the lock: the worker that went idle last, whose caches are warm; to be fired when the lock
- * is released. */
-static struct duet__waiter *latest_idle(duet_pool *pool)
-{
-    if (duet__list_empty(&pool->idle))
-        return NULL;
-    struct duet__list *link = pool->idle.prev;
-    duet__list_remove(link);
-    return duet__container(link, struct duet__waiter, link);
-}
-
-static void enqueue(duet_pool *pool, struct duet__job *job)
-{
-    duet__list_append(&pool->queue, &job->link);
-    pool->jobs++;
-    pool->stats.queued++;
-    pool->stats.submitted++;
-    struct duet__waiter *worker = latest_idle(pool);
-    duet__unlock(&pool->lock);
-    duet__waiter_tell(worker);
-}
-
-static void run_here(duet_pool *pool, struct duet__job *job)
-{
-    duet__park_claim(&job->work.parker);
-    job->started = true;
-    duet__list_append(&pool->running, &job->link);
-    pool->jobs++;
-    pool->stats.submitted++;
-    pool->stats.busy++;
-    duet__unlock(&pool->lock);
-    duet__job_run(job);
-}
-
-static duet_future *refuse_job(struct duet__job *job, int err)
-{
-    duet__work_refuse(&job->work, err);
-    return &job->work.future;
-}
-
-duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts,
-                                  duet_deadline by, int *ret_wait)
-{
-    const char *why = NULL;
-    struct duet__parker *here = duet__here();
-    *ret_wait = 0;
-    int rc = duet__work_check(fn, opts, &why);
-    struct duet__job *job = rc == 0 ? job_new(pool, fn, arg, opts) : NULL;
-    if (!job)
-        return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
-    duet_future *f = &job->work.future;
-    duet__lock(&pool->lock);
-    enum admission what = admission(pool, here, opts && (opts->flags & DUET_REFUSE));
-    if (what == WAIT) {
-        *ret_wait = wait_for_place(pool, here, by);
-        if (*ret_wait < 0)
-            return refuse_job(job, -ECANCELED);
-        what = pool->closing ? REFUSED_CLOSING : QUEUE;
-    }
-    switch (what) {
-    case RUN_HERE:
-        run_here(pool, job);
-        return f;
-    case QUEUE:
-        enqueue(pool, job);
-        return f;
-    default:
-        pool->stats.refused++;
-        duet__unlock(&pool->lock);
-        return refuse_job(job, what == REFUSED_FULL ? -EAGAIN : -ESHUTDOWN);
-    }
-}
-
-duet_future *duet_pool_submit_with(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts)
-{
-    int waited;
-    if (!pool)
-        return duet__future_refused(-EINVAL, "duet_pool_submit: pool is NULL", arg, opts);
-    return duet__pool_submit_by(pool, fn, arg, opts, DUET_NEVER, &waited);
-}
-
-duet_future *duet_pool_submit(duet_pool *pool, duet_fn *fn, void *arg)
-{
-    return duet_pool_submit_with(pool, fn, arg, NULL);
 }
 
 void duet_pool_stats_get(const duet_pool *pool, duet_pool_stats *ret)
@@ -351,111 +295,138 @@ void duet_pool_stats_get(const duet_pool *pool, duet_pool_stats *ret)
         duet__bad_argument(__func__, pool ? "ret is NULL" : "pool is NULL");
         return;
     }
+    if (duet__is_foreign(pool->process)) {
+        memset(ret, 0, sizeof *ret);
+        duet__refuse(__func__, -EOWNERDEAD, duet_strerror(-EOWNERDEAD));
+        return;
+    }
     struct duet__lock *lock = (struct duet__lock *)&pool->lock;
     duet__lock(lock);
     *ret = pool->stats;
+    ret->workers = pool->threads;
+    ret->blocked_in_wait = pool->lent;
     duet__unlock(lock);
 }
 
-/* ---- Draining and closing ---- */
+/* ---- Ending: the parts ---- */
 
-/* 0, or -EDEADLK: to wait for this pool here would be to wait for oneself, or stop a loop. */
-static int may_await(const duet_pool *pool)
+int duet__pool_may_await(const duet_pool *pool)
 {
+    if (duet__is_foreign(pool->process))
+        return -EOWNERDEAD;
     for (const struct duet__parker *at = duet__here(); at; at = at->outer)
-        if (at->work && at->work->ops == &job_ops && job_of(at->work)->pool == pool)
+        if (at->work && at->work->ops == &duet__job_ops && duet__job_of(at->work)->pool == pool)
             return -EDEADLK;
     return duet__here()->ops->may_wait ? 0 : -EDEADLK;
 }
 
-/* From here on jobs are refused, also those of submitters who wait for room. */
-static void refuse_new(duet_pool *pool)
+void duet__pool_refuse(duet_pool *pool)
 {
     duet__lock(&pool->lock);
     if (!pool->closing) {
         pool->closing = true;
         for (struct duet__waiter *submitter; (submitter = duet__pool_promise_place(pool)) != NULL;)
             duet__waiter_tell(submitter);
-        settle_if_empty(pool);
+        duet__pool_less(pool);
     }
     duet__unlock(&pool->lock);
 }
 
-/* Cancels the queued jobs and asks the running ones to end. */
-static void cancel_all(duet_pool *pool)
+void duet__pool_cancel(duet_pool *pool)
 {
     struct duet__list ours;
     duet__list_init(&ours);
     duet__lock(&pool->lock);
-    for (struct duet__list *link = pool->queue.next, *next; link != &pool->queue; link = next) {
-        struct duet__job *job = duet__container(link, struct duet__job, link);
-        next = link->next;
-        if (duet__park_claim(&job->work.parker)) { /* else its canceller removes it */
-            job_remove(job);
-            duet__list_append(&ours, link);
+    for (unsigned lane = 0; lane < DUET__LANES; lane++) {
+        for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
+             link = next) {
+            struct duet__job *job = duet__container(link, struct duet__job, link);
+            next = link->next;
+            if (duet__park_claim(&job->work.parker)) { /* else its canceller removes it */
+                duet__job_remove(job);
+                pool->stats.cancelled++;
+                duet__list_append(&ours, link);
+            }
         }
     }
     duet__list_for_each(link, &pool->running) /* started, so cancelling does not take our lock */
         duet__park_cancel(&duet__container(link, struct duet__job, link)->work.parker);
     duet__unlock(&pool->lock);
     for (struct duet__list *link; (link = duet__list_pop(&ours)) != NULL;)
-        job_end_cancelled(duet__container(link, struct duet__job, link));
+        duet__job_end_unrun(duet__container(link, struct duet__job, link), -ECANCELED);
 }
 
-/* How many jobs run; each is named in the log, which is the user's code, so not under the lock. */
-static unsigned report_left(duet_pool *pool)
+int duet__pool_await_empty(duet_pool *pool, duet_deadline by)
 {
-    char text[160];
+    return duet__future_wait(&pool->empty, by, DUET__WAIT_SHIELDED);
+}
+
+void duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
+{
+    char place[64];
+    snprintf(place, sizeof place, "pool '%s'", pool->config.name);
     duet__lock(&pool->lock);
     unsigned count = pool->stats.busy, named = 0;
-    duet_future **left = count ? malloc(count * sizeof(duet_future *)) : NULL;
+    struct duet__job **left = count ? malloc(count * sizeof(struct duet__job *)) : NULL;
     for (struct duet__list *link = pool->running.next; left && link != &pool->running;
-         link = link->next)
-        left[named++] =
-            duet_future_ref(&duet__container(link, struct duet__job, link)->work.future);
+         link = link->next) {
+        left[named] = duet__container(link, struct duet__job, link);
+        duet_future_ref(&left[named++]->work.future);
+    }
     duet__unlock(&pool->lock);
-    duet__log(DUET_WARNING, "pool '%s' is not empty by the deadline: %u jobs still run",
-              pool->config.name, count);
-    for (unsigned i = 0; i < named; i++) {
-        duet__log(DUET_WARNING, "pool '%s' is not empty by the deadline: %s still runs",
-                  pool->config.name, duet__future_describe(left[i], text, sizeof text));
-        duet_future_unref(left[i]);
+    receipt->unlisted += count - named;
+    for (unsigned i = 0; i < named; i++) { /* not under the lock: a search takes it the other way */
+        char waits_for[160];
+        duet__graph_describe(&left[i]->work.parker, waits_for, sizeof waits_for);
+        duet__receipt_add(receipt, &left[i]->work.future, place, waits_for);
+        duet_future_unref(&left[i]->work.future);
     }
     free(left);
-    return count;
 }
+
+/* ---- Ending ---- */
 
 void duet__pool_set_permanent(duet_pool *pool)
 {
     pool->permanent = true;
 }
 
-/* 0, or -EINVAL: this pool is not the caller's to end. */
+/* 0, or why this pool cannot be ended here. */
 static int may_end(const char *function, const duet_pool *pool)
 {
     if (!pool)
         return duet__bad_argument(function, "pool is NULL");
     if (pool->permanent)
         return duet__bad_argument(function, "the default pool ends with the process");
-    return 0;
+    return duet__pool_may_await(pool);
+}
+
+/* How many jobs run; each is named in the log. */
+static unsigned report_left(duet_pool *pool)
+{
+    duet_receipt left = {0};
+    duet__pool_list_left(pool, &left);
+    unsigned count = (unsigned)(left.count + left.unlisted);
+    duet__log(DUET_WARNING, "pool '%s' is not empty by the deadline: %u jobs still run",
+              pool->config.name, count);
+    duet__receipt_log(&left, "is not empty by the deadline");
+    duet__receipt_clear(&left);
+    return count;
 }
 
 int duet_pool_drain(duet_pool *pool, duet_deadline by, unsigned *ret_left)
 {
-    int rc = may_end(__func__, pool);
-    if (rc < 0)
-        return rc;
     struct duet__parker *here = duet__here();
-    rc = may_await(pool);
-    if (rc == 0 && here->shields == 0 && duet__park_cancelled(here))
+    int rc = may_end(__func__, pool);
+    if (rc == 0 && here->shields == 0 && duet_cancelled())
         rc = -ECANCELED; /* before any effect */
     if (rc < 0)
-        return duet__wait_failed(here, rc);
-    refuse_new(pool);
+        return rc == -EINVAL || rc == -EOWNERDEAD ? rc : duet__wait_failed(here, rc);
+    duet__pool_refuse(pool);
     rc = duet_future_wait(&pool->empty, by, NULL);
     unsigned left = 0;
     if (rc == -ETIME) {
-        cancel_all(pool);
+        duet__pool_cancel(pool);
         left = report_left(pool);
     }
     if (ret_left)
@@ -465,18 +436,17 @@ int duet_pool_drain(duet_pool *pool, duet_deadline by, unsigned *ret_left)
 
 int duet__pool_end(duet_pool *pool, duet_deadline by)
 {
-    int rc = may_await(pool);
+    int rc = duet__pool_may_await(pool);
     if (rc < 0)
         return rc;
-    refuse_new(pool);
-    cancel_all(pool);
-    rc = duet__future_wait(&pool->empty, by, true);
+    duet__pool_refuse(pool);
+    duet__pool_cancel(pool);
+    rc = duet__pool_await_empty(pool, by);
     if (rc == -ETIME)
         report_left(pool);
-    if (rc < 0)
-        return rc;
-    leave_and_join(pool); /* they have no job: each has only to return from its function */
-    return 0;
+    if (rc == 0)
+        leave_and_join(pool);
+    return rc;
 }
 
 int duet_pool_close(duet_pool *pool, duet_deadline by)
@@ -485,6 +455,28 @@ int duet_pool_close(duet_pool *pool, duet_deadline by)
     if (rc == 0)
         rc = duet__pool_end(pool, by);
     if (rc == 0)
-        pool_free(pool);
+        duet__pool_release(pool);
     return rc;
+}
+
+int duet_pool_shutdown(duet_pool *pool, duet_deadline by, duet_receipt **ret)
+{
+    duet_receipt left = {0};
+    int rc = may_end(__func__, pool);
+    if (rc < 0)
+        return rc;
+    duet__pool_refuse(pool);
+    rc = duet__pool_await_empty(pool, duet__half_way(by));
+    if (rc < 0) {
+        duet__pool_cancel(pool);
+        rc = duet__pool_await_empty(pool, by);
+    }
+    if (rc < 0) {
+        duet__pool_list_left(pool, &left);
+        duet__pool_dismiss(pool);
+    } else {
+        leave_and_join(pool);
+    }
+    duet__pool_release(pool);
+    return duet__receipt_end(&left, rc, ret);
 }

@@ -1,11 +1,19 @@
-/* The pool from inside: pool.c is its life, worker.c its threads. */
+/* The pool from inside: pool.c is its life, submit.c how jobs come, slots.c who may start, worker.c
+ * its threads, interrupt.c how a blocked job is woken. */
 #pragma once
 #include "future_impl.h"
+#include "interrupt.h"
 #include "lock.h"
 #include "work.h"
 
 #include <duet/pool.h>
 #include <pthread.h>
+
+enum {
+    DUET__NORMAL,
+    DUET__URGENT,
+    DUET__LANES,
+};
 
 /* Owned like its work: by the pool until it ends, by handles until they let go.
  *
@@ -15,50 +23,129 @@
 struct duet__job {
     struct duet__work work; /* first */
     duet_pool *pool;
-    struct duet__list link; /* in the pool's queue, then in its list of running ones; its lock */
+    uint32_t flags; /* of its opts */
+    uint8_t lane;
+    /* These are guarded by the pool's lock. */
     bool started; /* written by who has the job */
+    bool in_place; /* runs in its submitter's thread, in no slot */
+    bool lent; /* waits, and its worker's slot is lent */
+    bool abandoned;
+    int64_t since_ns; /* when it started; of the coarse clock */
+    struct duet__list link; /* in the pool's queue, then in its list of running ones */
+    struct duet__interrupt interrupt;
 };
 
+/* Owned by its thread, on its stack. */
 struct duet__worker {
-    pthread_t thread;
+    struct duet__blocking blocking; /* first: lends the slot while a job of ours waits */
     duet_pool *pool;
+    struct duet__job *job; /* NULL: idle */
 };
 
-/* Owned by who opened it, until duet_pool_close(). The lock guards all that is not constant. */
+/* Owned by who opened it until it is closed or shut down, then by what is left in it; and by who
+ * holds it for a moment. The lock guards all that is not constant. */
 struct duet_pool {
     struct duet__lock lock;
-    struct duet__list queue; /* jobs, the oldest first */
+    struct duet__list lanes[DUET__LANES]; /* queued jobs, the oldest first */
     struct duet__list running; /* jobs */
     struct duet__list idle; /* waiters of workers without a job, the latest last */
     struct duet__list room; /* waiters of submitters, the oldest first */
+
     unsigned jobs; /* accepted and not ended */
     unsigned promised; /* places freed for submitters who were woken and are on their way */
+    unsigned owners; /* whoever opened it, and who holds it for a moment */
+
+    unsigned active; /* slots in use: jobs on workers, but for those that lent theirs */
+    unsigned lent; /* workers whose job waits, and whose slot is lent */
+    unsigned threads; /* workers, from the decision to start one to its exit */
+    unsigned coming; /* of those, on their way to look for a job */
+    unsigned urgent_in_row; /* jobs started while a normal one could have been */
+    bool cannot_start; /* the system refused the last thread */
+
     bool closing; /* no more jobs: → true once */
     bool leaving; /* workers without a job go: → true once */
     bool permanent; /* not the user's to end; constant once others know the pool */
+    bool has_gone; /* `gone` is a thread that has left, and that nobody has joined yet */
+    pthread_t gone;
+
     duet_future empty; /* settles when closing and no job is left */
+    duet_future left; /* settles when leaving and no worker is left */
     duet_pool_stats stats;
     duet_pool_config config; /* constant; name is a copy */
-    unsigned worker_count; /* constant once opened */
-    struct duet__worker workers[];
+    uint32_t process; /* constant: in which it was opened */
+    struct duet__list all; /* in the list of all pools, under its lock */
 };
 
+extern const struct duet__future_ops duet__job_ops;
+
+static inline struct duet__job *duet__job_of(const duet_future *f)
+{
+    return duet__container(f, struct duet__job, work.future);
+}
+
+/* ---- submit.c ---- */
+
 /* Like duet_pool_submit_with(), but waits for room until `by` at most. *ret_wait: 0, or how that
- * wait failed (-ETIME, -ECANCELED): then the handle is settled with -ECANCELED. */
+ * wait failed (-ETIME, -ECANCELED, -EDEADLK): then the handle is settled with -ECANCELED. */
 duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts,
                                   duet_deadline by, int *ret_wait);
 /* Under the lock: a place is free in the queue; promises it to who waited longest for one, who is
  * to be fired when the lock is released. NULL: nobody waits. */
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool);
+/* Under the lock, by who has cleared SLEEPING of a queued job: out of the queue. */
+void duet__job_remove(struct duet__job *job);
+/* Without the lock, of a job that was removed: it never ran. */
+void duet__job_end_unrun(struct duet__job *job, int err);
+
+/* ---- slots.c ---- */
+
+/* What to do when the lock is released. */
+struct duet__summons {
+    struct duet__waiter *idle; /* a worker to wake; NULL: none */
+    bool start; /* a thread to start */
+};
+
+/* Under the lock: the next job, in a slot of ours now; NULL: none, or no slot is free. */
+struct duet__job *duet__slot_take(duet_pool *pool);
+/* Under the lock: a job has ended that was on a worker, which is `coming` from here on. */
+void duet__slot_give(duet_pool *pool);
+/* Under the lock: a job has come or a slot has become free: who takes it? */
+struct duet__summons duet__summon(duet_pool *pool);
+/* Without the lock: does so. 0, or a negative errno: a thread could not be started. */
+int duet__summon_now(duet_pool *pool, struct duet__summons summons);
+/* By a worker whose job blocks in a wait, and when that is over. */
+void duet__slot_lend(struct duet__blocking *worker);
+void duet__slot_back(struct duet__blocking *worker);
+/* In the graph of waits, under the lock: will a queued job of this lane ever start? */
+bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look *look);
+
+/* ---- worker.c ---- */
+
+/* Starts a worker that is counted in `threads` already. 0 or a negative errno. */
+int duet__worker_start(duet_pool *pool);
+/* Runs a job on this thread, whose caller has it and holds no lock; the job may be gone then, and the
+ * pool too, unless the caller is its worker. NULL: not on a worker. */
+void duet__job_run(struct duet__job *job, struct duet__worker *worker);
+
+/* ---- pool.c ---- */
+
 /* Not the user's to drain or close: the default pool, before anybody else knows it. */
 void duet__pool_set_permanent(duet_pool *pool);
 /* Like duet_pool_close(), but the memory stays: jobs are refused for ever. */
 int duet__pool_end(duet_pool *pool, duet_deadline by);
-/* The function of every worker's thread. */
-void *duet__worker_main(void *worker);
-/* Starts worker i. 0 or a negative errno. */
-int duet__worker_start(duet_pool *pool, unsigned i);
-/* Runs a job on this thread, whose caller has it and holds no lock; the job may be gone then. */
-void duet__job_run(struct duet__job *job);
-/* Under the lock: one job fewer. */
-void duet__pool_job_ended(duet_pool *pool);
+/* Under the lock: one job fewer, or one promise. */
+void duet__pool_less(duet_pool *pool);
+/* Releases the lock, and frees the pool if nobody owns it and nothing is in it any more. */
+void duet__pool_unlock(duet_pool *pool);
+/* All pools of this process that are open, held: to be let go of by duet__pool_release(). NULL: there
+ * are none, or (*ret_n > 0) no memory. free() it. */
+duet_pool **duet__pool_hold_all(size_t *ret_n);
+void duet__pool_release(duet_pool *pool);
+/* The parts of a shutdown, of a pool that is held. */
+void duet__pool_refuse(duet_pool *pool);
+int duet__pool_await_empty(duet_pool *pool, duet_deadline by);
+void duet__pool_cancel(duet_pool *pool);
+void duet__pool_dismiss(duet_pool *pool); /* workers without a job leave */
+void duet__pool_list_left(duet_pool *pool, duet_receipt *receipt);
+/* -EDEADLK: here is a job of this pool, or nothing may wait; -EOWNERDEAD. */
+int duet__pool_may_await(const duet_pool *pool);

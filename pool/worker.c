@@ -1,4 +1,5 @@
 /* Threads that run jobs, one after the other. */
+#include "clock.h"
 #include "pool_impl.h"
 #include "thread.h"
 
@@ -7,90 +8,146 @@
 
 /* ---- One job ---- */
 
-void duet__job_run(struct duet__job *job)
+/* The job's function, with its parker as who runs here. */
+static duet_result call(struct duet__job *job)
 {
-    duet_pool *pool = job->pool;
     struct duet__parker *before = duet__here_set(&job->work.parker);
     job->work.parker.outer = before; /* whoever called us stands still until we have run */
+    bool interruptible = job->flags & DUET_INTERRUPT;
+    if (interruptible) {
+        duet__interrupt_begin(&job->interrupt);
+        if (duet__park_cancelled(&job->work.parker)) /* before it could be sent a signal */
+            duet__interrupt_send(&job->interrupt);
+    }
     duet_result result = duet__work_run(&job->work);
+    if (interruptible)
+        duet__interrupt_end(&job->interrupt);
     duet__here_set(before); /* the job may be gone when it has settled */
+    return result;
+}
+
+void duet__job_run(struct duet__job *job, struct duet__worker *worker)
+{
+    duet_pool *pool = job->pool;
+    duet_result result = call(job);
     duet__lock(&pool->lock);
+    if (worker) {
+        worker->job = NULL;
+        duet__slot_give(pool);
+    }
     duet__list_remove(&job->link);
     pool->stats.completed++;
     pool->stats.busy--;
+    pool->stats.abandoned -= job->abandoned;
+    job->abandoned = false;
     duet__unlock(&pool->lock);
     duet__work_end(&job->work, result);
     duet__lock(&pool->lock);
-    duet__pool_job_ended(pool); /* last: who closes the pool may free it once we unlock */
-    duet__unlock(&pool->lock);
+    pool->jobs--;
+    duet__pool_less(pool);
+    duet__pool_unlock(pool); /* last: it may be gone then */
 }
 
 /* ---- A worker ---- */
 
-/* Under the lock: the oldest job that nobody cancels at this moment, now ours; NULL. */
-static struct duet__job *next_job(duet_pool *pool)
-{
-    duet__list_for_each(link, &pool->queue)
-    {
-        struct duet__job *job = duet__container(link, struct duet__job, link);
-        if (!duet__park_claim(&job->work.parker))
-            continue; /* its canceller waits for the lock, to remove it */
-        job->started = true;
-        duet__list_remove(&job->link);
-        duet__list_append(&pool->running, &job->link);
-        pool->stats.queued--;
-        pool->stats.busy++;
-        return job;
-    }
-    return NULL;
-}
-
-/* Under the lock: stands idle until a submitter or the closer claims us; the lock is held again. */
-static void stand_idle(duet_pool *pool)
+/* Under the lock, which is held again when it returns: stands idle until somebody summons us. False:
+ * for so long that we may go. */
+static bool stand_idle(duet_pool *pool)
 {
     struct duet__waiter waiter;
+    bool may_go = pool->threads > pool->config.workers_min && pool->config.idle_ns >= 0;
     duet__waiter_init(&waiter, duet__here());
     duet__list_append(&pool->idle, &waiter.link);
     duet__unlock(&pool->lock);
-    duet__wait_claimed(&waiter, &pool->lock, DUET_NEVER, true);
+    /* Ended by duet__summon_now(), by who ends the pool, or by its time. */
+    int rc = duet__wait_claimed(&waiter, &pool->lock,
+                                may_go ? duet_ns(pool->config.idle_ns) : DUET_NEVER, true);
     duet__lock(&pool->lock);
+    if (rc == 0)
+        pool->coming--;
+    return rc == 0;
 }
 
-void *duet__worker_main(void *arg)
+/* Under the lock: has it nothing to stay for? Whoever queues a job after this finds one thread
+ * fewer. */
+static bool may_leave(const duet_pool *pool, bool idle_for_long)
 {
-    struct duet__worker *worker = arg;
+    return pool->leaving || (idle_for_long && pool->threads > pool->config.workers_min);
+}
+
+static void work(struct duet__worker *worker)
+{
     duet_pool *pool = worker->pool;
-    duet__lock(&pool->lock);
+    bool idle_for_long = false;
     for (;;) {
-        struct duet__job *job = next_job(pool);
+        struct duet__job *job = duet__slot_take(pool);
         if (job) {
             struct duet__waiter *submitter = duet__pool_promise_place(pool);
+            job->since_ns = duet__clock_coarse_ns();
+            worker->job = job;
             duet__unlock(&pool->lock);
             duet__waiter_tell(submitter);
-            duet__job_run(job);
+            duet__job_run(job, worker);
             duet__lock(&pool->lock);
-        } else if (pool->leaving) {
-            break;
+            pool->coming--;
+            idle_for_long = false;
+        } else if (may_leave(pool, idle_for_long)) {
+            return;
         } else {
-            stand_idle(pool);
+            idle_for_long = !stand_idle(pool);
         }
     }
-    duet__unlock(&pool->lock);
-    return NULL;
 }
 
-/* ---- Starting ---- */
-
-int duet__worker_start(duet_pool *pool, unsigned i)
+/* Under the lock, which it releases: each that leaves joins the one that left before, so that there
+ * is only ever one to join, and who has joined that one has joined all. */
+static void leave(duet_pool *pool)
 {
-    /* "duet-w/NAME-i" in the 15 characters the kernel keeps: the number survives a long name. */
+    bool joins = pool->has_gone;
+    pthread_t before = pool->gone;
+    pool->threads--;
+    pool->has_gone = pool->owners > 0;
+    if (pool->has_gone)
+        pool->gone = pthread_self();
+    else /* nobody is left who would */
+        pthread_detach(pthread_self());
+    duet__pool_less(pool);
+    duet__pool_unlock(pool);
+    if (joins)
+        pthread_join(before, NULL);
+}
+
+/* "duet-w/NAME-i" in the 15 characters the kernel keeps: the number survives a long name. */
+static void name_thread(const duet_pool *pool, unsigned i)
+{
     char number[12], name[16];
     snprintf(name, sizeof name, "duet-w/%.8s", pool->config.name);
     size_t digits = (size_t)snprintf(number, sizeof number, "-%u", i), end = strlen(name);
     if (end + digits > sizeof name - 1)
         end = sizeof name - 1 - digits;
     memcpy(name + end, number, digits + 1);
-    pool->workers[i].pool = pool;
-    return duet__thread_start(&pool->workers[i].thread, name, pool->config.stack_size,
-                              duet__worker_main, &pool->workers[i]);
+    pthread_setname_np(pthread_self(), name);
+}
+
+static void *worker_main(void *arg)
+{
+    struct duet__worker worker = {.blocking = {duet__slot_lend, duet__slot_back}, .pool = arg};
+    duet_pool *pool = worker.pool;
+    duet__blocking_set(&worker.blocking);
+    duet__lock(&pool->lock);
+    unsigned number = (unsigned)pool->stats.threads_started++;
+    duet__unlock(&pool->lock);
+    name_thread(pool, number);
+    duet__lock(&pool->lock);
+    pool->coming--;
+    pool->cannot_start = false;
+    work(&worker);
+    leave(pool);
+    return NULL;
+}
+
+int duet__worker_start(duet_pool *pool)
+{
+    pthread_t thread; /* joined through pool->gone, or detached by itself */
+    return duet__thread_start(&thread, NULL, pool->config.stack_size, worker_main, pool);
 }

@@ -190,7 +190,7 @@ static void thread_limit(int unused)
     log_capture();
     must_equal(duet_loop_start(&loop, NULL), -EAGAIN);
     must(log_has("RLIMIT_NPROC"));
-    must_equal(duet_pool_open(&pool, NULL), -EAGAIN);
+    must_equal(duet_pool_open(&pool, &(duet_pool_config){.workers_min = 1}), -EAGAIN);
     must(loop == NULL && pool == NULL);
     must(log_count("RLIMIT_NPROC") == 2);
     must_equal(duet_offload(NULL, return_ok, NULL, SURELY, &r), 0); /* the default pool */

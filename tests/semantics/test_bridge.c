@@ -1425,12 +1425,12 @@ static void refused_work_was_dropped_once_when_the_submission_returns(void **sta
     struct tally tally = {0};
     duet_loop *loop = start_loop();
     duet_opts unknown = {.drop = tally_drop, .flags = 1u << 30};
-    duet_opts later = {.drop = tally_drop, .flags = DUET_INTERRUPT};
+    duet_opts word = {.drop = tally_drop, .reserved = {0, 1}};
     duet_opts priority = {.drop = tally_drop, .priority = 3};
     const struct {
         const duet_opts *opts;
         int err;
-    } cases[] = {{&unknown, -EINVAL}, {&later, -ENOTSUP}, {&priority, -EINVAL}};
+    } cases[] = {{&unknown, -EINVAL}, {&word, -EINVAL}, {&priority, -EINVAL}};
     log_capture();
     for (int i = 0; i < 3; i++) {
         duet_future *f = duet_submit_with(loop, tally_run, &tally, cases[i].opts);
@@ -1660,7 +1660,6 @@ static void without_a_pool_work_goes_to_the_default_pool(void **state)
     must(pool != NULL);
     must(duet_pool_default() == pool);
     duet_pool_stats_get(pool, &before);
-    must(before.workers > 0);
     (void)offload_once(&o);
     run_in_coroutine(offload_once, &o);
     duet_pool_stats_get(pool, &after);

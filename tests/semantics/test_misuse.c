@@ -500,8 +500,8 @@ static void bad_options_are_einval_wherever_they_are_given(void **state)
 {
     (void)state;
     static const duet_opts all[] = {
-        {.drop = drop_arg, .flags = 1u << 31},   {.drop = drop_arg, .flags = 1u << 3},
-        {.drop = drop_arg, .flags = UINT32_MAX}, {.drop = drop_arg, .priority = 1},
+        {.drop = drop_arg, .flags = 1u << 31},   {.drop = drop_arg, .flags = 1u << 5},
+        {.drop = drop_arg, .flags = UINT32_MAX}, {.drop = drop_arg, .priority = 2},
         {.drop = drop_arg, .reserved = {1}},     {.drop = drop_arg, .reserved = {0, 0, 0, 1}},
     };
     static const struct bad cases[] = {
@@ -537,26 +537,6 @@ static void an_absurd_stack_for_a_coroutine_is_einval(void **state)
         bad_opts = &all[i];
         BAD(cases);
     }
-}
-
-static void give_interrupt(void)
-{
-    const duet_opts opts = {.drop = drop_arg, .flags = DUET_INTERRUPT};
-    must_equal(settled_err(duet_submit_with(loop, count_run, NULL, &opts)), -ENOTSUP);
-    must_equal(settled_err(duet_pool_submit_with(pool, count_run, NULL, &opts)), -ENOTSUP);
-    must_equal(atomic_load(&ran), 0);
-    must_equal(atomic_load(&dropped), 2);
-    const duet_opts keep = {.drop = drop_arg, .flags = DUET_KEEP_SLOT};
-    must_equal(finish(duet_pool_submit_with(pool, count_run, NULL, &keep)).err, 0);
-    must_equal(atomic_load(&ran), 1);
-    must_equal(atomic_load(&dropped), 3);
-}
-
-/* base.h: known, but not in this version. */
-static void interrupting_is_enotsup_and_keeping_the_slot_is_nothing_special(void **state)
-{
-    (void)state;
-    must_pass_in_child(give_interrupt);
 }
 
 /* Futures. */
@@ -977,7 +957,6 @@ int main(void)
         cmocka_unit_test(starting_work_with_a_null_is_einval),
         cmocka_unit_test(bad_options_are_einval_wherever_they_are_given),
         cmocka_unit_test(an_absurd_stack_for_a_coroutine_is_einval),
-        cmocka_unit_test(interrupting_is_enotsup_and_keeping_the_slot_is_nothing_special),
         cmocka_unit_test(bad_arguments_of_futures_are_einval),
         cmocka_unit_test(a_refused_settle_leaves_the_promise_as_it_was),
         cmocka_unit_test(a_works_own_future_takes_its_result_from_the_work_alone),

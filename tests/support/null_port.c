@@ -37,6 +37,12 @@ void duet__port_ref(struct duet__port *port)
     port->refs++;
 }
 
+bool duet__port_try_ref(struct duet__port *port)
+{
+    port->refs++;
+    return true;
+}
+
 bool duet__port_unref(struct duet__port *port)
 {
     return --port->refs == 0;

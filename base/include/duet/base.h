@@ -28,6 +28,12 @@ extern "C" {
  * coroutine across its waits. What is called from the wrong place (a [loop] function on another
  * thread, say) breaks a rule of the program, not of the world: it aborts with the rule's name.
  *
+ * After fork() the child has none of the parent's threads. Every call there with a loop, pool, group
+ * or pending future of the parent fails with -EOWNERDEAD (new work settles with it), and a settled
+ * future still gives its result; the child may open loops and pools of its own. A child forked inside
+ * a coroutine or a job runs there as a plain thread, and must end by exec or _exit: to return from
+ * that function aborts.
+ *
  * A bare callback (duet_call_soon, duet_call_at, duet_future_then, a drop function) runs outside
  * any coroutine and must not wait: a wait there that cannot be answered at once is -EDEADLK. */
 
@@ -91,12 +97,22 @@ enum duet_when_full {
     DUET_FULL_RUN_HERE
 };
 
-/* Not in this version: such a submission settles with -ENOTSUP. */
+/* Of a job: cancelling it while it runs also breaks the system call that it blocks in, which then
+ * fails with EINTR: by a signal to its worker (duet_interrupt_signal_set()), sent again until the
+ * job has heard of its cancellation from duet (duet_cancelled(), a wait) or has ended; held back
+ * under a shield. Such a submission settles with -EBUSY if the program has its own handler for that
+ * signal. Of a coroutine it has no effect: its waits end anyway. */
 #define DUET_INTERRUPT (1u << 0)
-/* A job that waits keeps its worker; in this version each does. */
+/* Of a job: keeps its worker's slot while it waits, so that nothing else starts in its place. */
 #define DUET_KEEP_SLOT (1u << 1)
 /* Settle with -EAGAIN where this submission would have to wait for room. */
 #define DUET_REFUSE (1u << 2)
+/* Of the main coroutine of duet_run_with(): the first SIGINT cancels it, the second ends the
+ * process. */
+#define DUET_SIGINT (1u << 3)
+/* Of a promise: whoever is going to settle it holds a reference of its own while others wait for it.
+ * Then a wait for a promise to which only waiters hold references is -EDEADLK. */
+#define DUET_SETTLER_HOLDS (1u << 4)
 
 /* For the *_with() forms; zero means default. */
 typedef struct duet_opts {
@@ -110,7 +126,7 @@ typedef struct duet_opts {
     void (*drop_result)(void *ptr);
     /* DUET_* above; an unknown one settles with -EINVAL. */
     uint32_t flags;
-    /* 0; lanes of a pool come in a later version, others are -EINVAL. */
+    /* Of a job: 0 normal, 1 urgent; more is -EINVAL. */
     uint32_t priority;
     uintptr_t reserved[4]; /* zero */
 } duet_opts;
@@ -123,7 +139,15 @@ DUET_API const char *duet_strerror(int err);
  * Cancellation is a level: once asked, every wait of that work fails with -ECANCELED before it has
  * any effect, until its function returns or shields. Only a settled future still gives its result.
  * Waits that end ownership (every *_close, the end of duet_call and duet_offload) are shielded by
- * themselves: they finish first. */
+ * themselves: they finish first.
+ *
+ * Deadlock is an answer. When waits close a circle (or, where one is for any of several, a knot) out
+ * of which nothing can come, the one of them whose deadline is the earliest fails with -EDEADLK
+ * within a few milliseconds, wherever it sleeps; between equals, the one that closed it. The log
+ * names the chain. Nothing could have satisfied that wait before its deadline, unless somebody
+ * cancelled one of the others. Waits that end ownership are passed over; if none other is in the
+ * circle the program aborts, with the chain. What somebody outside may still do, settle a promise
+ * say, is never a deadlock, unless no thread of the process is left to do it. */
 
 /* [any, waits] Until a moment, never less. 0; -ECANCELED; -EDEADLK in a bare callback. */
 DUET_API int duet_sleep(duet_deadline until);

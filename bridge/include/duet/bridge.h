@@ -12,6 +12,11 @@ extern "C" {
  * duet_loop_open() and duet_loop_run(): then fn did not run. -EDEADLK: a loop runs on this thread
  * already. */
 DUET_API int duet_run(duet_fn *fn, void *arg, duet_result *ret);
+/* [any, waits] Likewise. opts, copied, may be NULL: name, drop, stack_size, and DUET_SIGINT: the first
+ * SIGINT cancels fn, the second ends the process as if nothing had caught it; what SIGINT did
+ * before is restored at the end, and left alone where it was ignored. -EBUSY: the program has its
+ * own handler for SIGINT, or another such run goes on; then fn did not run. */
+DUET_API int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret);
 /* [any] A loop on a thread of its own, which blocks all signals but the synchronous ones; returns
  * when it turns. config, copied, may be NULL. 0; the errors of duet_loop_open() and
  * duet_loop_run(); -EAGAIN no thread. Ends with duet_loop_close(). */
@@ -59,6 +64,14 @@ DUET_API duet_future *duet_call_at(duet_loop *loop, duet_deadline at, duet_callb
  * cancelled and the running ones get two seconds to end. NULL: it could not be opened; the log says
  * why. Not the caller's to close. */
 DUET_API duet_pool *duet_pool_default(void);
+
+/* [any, waits] The end of all loops and pools of the process, whatever runs there, the default pool
+ * included: refuses, lets what was accepted end for half of the time, the loops' work first, then
+ * cancels, and at the deadline leaves the rest behind. The handles of loops and pools stay their
+ * owners', who close them as ever; the default pool is opened anew when it is needed again. 0, or
+ * -ETIME and *ret lists what is left, as in duet_pool_shutdown(). -EDEADLK from a coroutine, a job
+ * or a bare callback: nothing was done. */
+DUET_API int duet_shutdown(duet_deadline by, duet_receipt **ret);
 
 /* [any] fn(arg) runs once on loop's thread, in a later turn, after f has settled; also if it has
  * settled already; drop(arg), if given, runs instead if the loop ends first, on the thread that

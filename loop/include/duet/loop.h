@@ -1,6 +1,7 @@
 /* duet/loop.h: one thread, one ring, many coroutines. A coroutine never changes thread. */
 #pragma once
 #include <duet/future.h>
+#include <duet/receipt.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -56,6 +57,13 @@ DUET_API void duet_loop_stop(duet_loop *loop);
  * own thread or a bare callback. Calls that began before end with -ESHUTDOWN; who calls later holds
  * a reference. */
 DUET_API int duet_loop_close(duet_loop *loop, duet_deadline by);
+/* [any, waits] The end of a loop, whatever its coroutines do. Refuses new submissions; lets what is
+ * there end for half of the time (its coroutines may still spawn); then cancels it; at the deadline
+ * leaves it behind. Always lets go of the loop, but for the errors named last. 0: nothing is left.
+ * -ETIME: *ret lists what is, and so does the log; the loop turns on until that has ended. ret as in
+ * duet_pool_shutdown(). -EDEADLK from its own thread or a bare callback, -EINVAL: nothing was
+ * done. */
+DUET_API int duet_loop_shutdown(duet_loop *loop, duet_deadline by, duet_receipt **ret);
 /* [any] One more owner: its calls stay safe after the close, and give -ESHUTDOWN. */
 DUET_API duet_loop *duet_loop_ref(duet_loop *loop);
 /* [any] Let go of a reference from duet_loop_ref(). NULL is fine. */

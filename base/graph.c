@@ -1,0 +1,401 @@
+#include "graph.h"
+#include "check.h"
+#include "clock.h"
+#include "future_impl.h"
+#include "log.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Guards all below, and what waits and parkers have of the graph. */
+static struct duet__lock lock;
+static struct duet__list joined = {&joined, &joined};
+static uint64_t joins, searches;
+
+enum phase {
+    COLLECT, /* whom does it depend on, directly or not? */
+    JUDGE, /* who of them may go on? */
+    GATHER, /* who of the rest are its circle? */
+    NAME, /* one step along that circle */
+};
+
+/* One search. */
+struct duet__look {
+    enum phase phase;
+    uint64_t search;
+    struct duet__list seen; /* waits, in the order in which they were found */
+    struct duet__list members; /* of those, the circle */
+    struct duet__wait *next; /* the step, and what it goes through */
+    enum duet__via via;
+};
+
+enum {
+    TEXT = 440,
+    STEPS_NAMED = 12,
+};
+
+static struct duet__wait *wait_of_seen(struct duet__list *link)
+{
+    return duet__container(link, struct duet__wait, seen);
+}
+
+/* The parent's waits are not the child's. */
+static void reset(void)
+{
+    duet__store_relaxed(&lock.word, 0);
+    duet__list_init(&joined);
+}
+DUET__IN_CHILD(reset)
+
+/* ---- Looking ---- */
+
+/* Is it about to end, whatever it waits for? */
+static bool goes_on(const struct duet__wait *wait)
+{
+    if (wait->told || !wait->ops->may_end)
+        return true;
+    uint32_t word = duet__load_relaxed(&wait->parker->word); /* a look */
+    return word >= DUET__PARK_TOKEN ||
+           ((word & DUET__PARK_CANCEL) && wait->kind == DUET__WAIT_PLAIN);
+}
+
+static void collect(struct duet__look *look, struct duet__wait *wait)
+{
+    wait->search = look->search;
+    wait->member = false;
+    wait->live = goes_on(wait);
+    duet__list_append(&look->seen, &wait->seen);
+}
+
+bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, enum duet__via via)
+{
+    struct duet__wait *wait = parker->joined;
+    if (!wait)
+        return true;
+    if (wait->search != look->search) {
+        if (look->phase != COLLECT)
+            return true;
+        collect(look, wait);
+    }
+    if (look->phase == GATHER && !wait->live && !wait->member) {
+        wait->member = true;
+        duet__list_remove(&wait->seen);
+        duet__list_append(&look->members, &wait->seen);
+    }
+    if (look->phase == NAME && wait->member && !look->next) {
+        look->next = wait;
+        look->via = via;
+    }
+    return wait->live;
+}
+
+bool duet__look_at_all(struct duet__look *look,
+                       bool (*belongs)(const duet_future *work, const void *to), const void *to)
+{
+    bool all = true;
+    duet__list_for_each(link, &joined)
+    {
+        const struct duet__wait *wait = duet__container(link, struct duet__wait, link);
+        if (wait->parker->work && belongs(wait->parker->work, to) &&
+            !duet__look_at(look, wait->parker, DUET__VIA_MEMBER))
+            all = false;
+    }
+    return all;
+}
+
+bool duet__look_at_threads(struct duet__look *look)
+{
+    (void)look;
+    return true;
+}
+
+/* ---- Searching ---- */
+
+/* Is there a knot that `from` is in? Then its members are look->members. */
+static bool find_knot(struct duet__look *look, struct duet__wait *from)
+{
+    bool changed;
+    look->phase = COLLECT;
+    look->search = ++searches;
+    duet__list_init(&look->seen);
+    duet__list_init(&look->members);
+    collect(look, from);
+    duet__list_for_each(link, &look->seen) /* grows meanwhile */
+    {
+        struct duet__wait *wait = wait_of_seen(link);
+        wait->live = wait->live || wait->ops->may_end(wait, look);
+        if (from->live)
+            return false;
+    }
+    look->phase = JUDGE;
+    do {
+        changed = false;
+        /* Backwards: what was found last is what the others depend on. */
+        for (struct duet__list *link = look->seen.prev; link != &look->seen; link = link->prev) {
+            struct duet__wait *wait = wait_of_seen(link);
+            if (!wait->live && wait->ops->may_end(wait, look))
+                wait->live = changed = true;
+        }
+        if (from->live)
+            return false;
+    } while (changed);
+    look->phase = GATHER;
+    duet__look_at(look, from->parker, DUET__VIA_ITSELF);
+    duet__list_for_each(link, &look->members)
+    {
+        struct duet__wait *wait = wait_of_seen(link);
+        wait->ops->may_end(wait, look);
+    }
+    return true;
+}
+
+/* Is a before b in the order in which they are told? */
+static bool is_before(const struct duet__wait *a, const struct duet__wait *b)
+{
+    if (a->by_ns != b->by_ns)
+        return a->by_ns < b->by_ns;
+    if (a->since_ns != b->since_ns)
+        return a->since_ns > b->since_ns;
+    return a->number > b->number;
+}
+
+/* NULL: none of them may fail. */
+static struct duet__wait *choose(struct duet__look *look)
+{
+    struct duet__wait *chosen = NULL;
+    duet__list_for_each(link, &look->members)
+    {
+        struct duet__wait *wait = wait_of_seen(link);
+        if (wait->kind != DUET__WAIT_ENDS && (!chosen || is_before(wait, chosen)))
+            chosen = wait;
+    }
+    return chosen;
+}
+
+/* ---- Words ---- */
+
+struct text {
+    char line[TEXT];
+    size_t length;
+};
+
+static void add(struct text *text, const char *words)
+{
+    size_t length = strnlen(words, sizeof text->line - 1 - text->length);
+    memcpy(text->line + text->length, words, length);
+    text->length += length;
+    text->line[text->length] = '\0';
+}
+
+static void add_who(struct text *text, const struct duet__wait *wait)
+{
+    char buf[128];
+    if (wait->parker->work) {
+        add(text, duet__future_describe_place(wait->parker->work, buf, sizeof buf));
+    } else {
+        snprintf(buf, sizeof buf, "thread '%s'", wait->thread);
+        add(text, buf);
+    }
+}
+
+static void add_step(struct text *text, const struct duet__wait *to, enum duet__via via)
+{
+    static const char *const before[] = {"", ", of which ", ", which is queued behind ",
+                                         ", which only its waiters hold: "};
+    add(text, before[via]);
+    if (via != DUET__VIA_ITSELF)
+        add_who(text, to);
+    add(text,
+        via == DUET__VIA_ITSELF || via == DUET__VIA_QUEUE ? ", which waits for " : " waits for ");
+}
+
+/* "job 'report' (pool db) waits for coroutine 'fetch', which waits for job 'report' (pool db)" */
+static void add_chain(struct text *text, struct duet__look *look, struct duet__wait *from)
+{
+    char buf[128];
+    struct duet__wait *at = from;
+    look->phase = NAME;
+    add_who(text, from);
+    add(text, " waits for ");
+    for (int steps = 0;; steps++) {
+        add(text, at->ops->describe(at, buf, sizeof buf));
+        look->next = NULL;
+        at->ops->may_end(at, look);
+        if (!look->next)
+            return;
+        if (look->next == from || steps == STEPS_NAMED) {
+            if (look->via != DUET__VIA_ITSELF) {
+                static const char *const last[] = {"", ", one of which is ",
+                                                   ", which is queued behind ",
+                                                   ", which only its waiters hold, as does "};
+                add(text, last[look->via]);
+                add_who(text, look->next);
+            }
+            if (look->next != from)
+                add(text, ", and so on");
+            return;
+        }
+        add_step(text, look->next, look->via);
+        at = look->next;
+    }
+}
+
+/* ---- Telling ---- */
+
+/* Under the lock. False: there is nothing to tell; else what to log. */
+static bool search(struct duet__wait *from, struct text *text)
+{
+    struct duet__look look;
+    if (!find_knot(&look, from))
+        return false;
+    struct duet__wait *chosen = choose(&look);
+    text->length = 0;
+    add(text, "deadlock: ");
+    add_chain(text, &look, chosen ? chosen : from);
+    if (!chosen)
+        duet__abort(text->line,
+                    "a circle of waits has one that may fail; all of these end ownership");
+    add(text, ": -EDEADLK for ");
+    add_who(text, chosen);
+    chosen->told = true;
+    duet__park_stuck(chosen->parker);
+    return true;
+}
+
+/* Under the lock. */
+static void join(struct duet__wait *wait)
+{
+    wait->joined = true;
+    wait->told = false;
+    wait->search = 0;
+    wait->number = ++joins;
+    wait->thread[0] = '\0';
+    if (!wait->parker->work)
+        pthread_getname_np(pthread_self(), wait->thread, sizeof wait->thread);
+    duet__list_append(&joined, &wait->link);
+    wait->parker->joined = wait;
+}
+
+void duet__graph_join(struct duet__wait *wait)
+{
+    struct text text;
+    duet__lock(&lock);
+    join(wait);
+    bool found = wait->ops->may_end && search(wait, &text);
+    duet__unlock(&lock);
+    if (found) /* `wait` may be gone */
+        duet__log(DUET_ERROR, "%s", text.line);
+}
+
+void duet__graph_again(struct duet__wait *wait)
+{
+    struct text text;
+    duet__lock(&lock);
+    bool found = search(wait, &text);
+    duet__unlock(&lock);
+    if (found)
+        duet__log(DUET_ERROR, "%s", text.line);
+}
+
+void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on)
+{
+    duet__wait_enter(wait, parker, &duet__future_wait_ops, on, 1, DUET_NEVER, DUET__WAIT_ENDS);
+    wait->since_ns = duet__clock_ns();
+    duet__graph_join(wait);
+}
+
+void duet__graph_lost_holder(const duet_future *f)
+{
+    struct text text;
+    bool found = false;
+    duet__lock(&lock);
+    duet__list_for_each(link, &joined)
+    {
+        struct duet__wait *wait = duet__container(link, struct duet__wait, link);
+        if (wait->of == f) { /* so it is alive; one speaks for all */
+            found = search(wait, &text);
+            break;
+        }
+    }
+    duet__unlock(&lock);
+    if (found)
+        duet__log(DUET_ERROR, "%s", text.line);
+}
+
+/* ---- Entering and leaving ---- */
+
+void duet__wait_enter(struct duet__wait *wait, struct duet__parker *parker,
+                      const struct duet__wait_ops *ops, const void *of, size_t n, duet_deadline by,
+                      enum duet__wait_kind kind)
+{
+    wait->ops = ops;
+    wait->parker = parker;
+    wait->of = of;
+    wait->n = n;
+    wait->by_ns = by.ns;
+    wait->kind = kind;
+    wait->beneath = parker->wait;
+    wait->joined = false;
+    wait->link.next = NULL;
+    parker->wait = wait;
+}
+
+void duet__wait_leave(struct duet__wait *wait)
+{
+    struct duet__parker *parker = wait->parker;
+    parker->wait = wait->beneath;
+    if (!wait->joined)
+        return;
+    duet__lock(&lock);
+    parker->joined = wait->beneath && wait->beneath->joined ? wait->beneath : NULL;
+    duet__list_remove(&wait->link);
+    if (wait->told) /* its wait may have ended otherwise in the same moment */
+        duet__and_acquire(&parker->word, ~(uint32_t)DUET__PARK_STUCK);
+    duet__unlock(&lock);
+}
+
+size_t duet__graph_count(bool (*belongs)(const duet_future *work, const void *to), const void *to)
+{
+    size_t n = 0;
+    duet__lock(&lock);
+    duet__list_for_each(link, &joined)
+    {
+        const struct duet_future *work =
+            duet__container(link, struct duet__wait, link)->parker->work;
+        n += work && belongs(work, to);
+    }
+    duet__unlock(&lock);
+    return n;
+}
+
+/* ---- What pending work belongs to ---- */
+
+/* A pool is freed only after its last job has settled and then this lock was taken once. So whoever
+ * holds the lock and finds a job pending finds its pool. */
+void duet__graph_pass(void)
+{
+    duet__lock(&lock);
+    duet__unlock(&lock);
+}
+
+void duet__graph_with_pending(duet_future *f, void (*fn)(duet_future *f))
+{
+    duet__lock(&lock);
+    if (!duet__future_is_settled(f))
+        fn(f);
+    duet__unlock(&lock);
+}
+
+/* ---- Reports ---- */
+
+const char *duet__graph_describe(const struct duet__parker *parker, char *buf, size_t size)
+{
+    duet__lock(&lock);
+    if (parker->joined)
+        parker->joined->ops->describe(parker->joined, buf, size);
+    else
+        snprintf(buf, size, "nothing of duet: it runs, or blocks elsewhere");
+    duet__unlock(&lock);
+    return buf;
+}

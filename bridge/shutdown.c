@@ -1,0 +1,101 @@
+/* The end of the whole runtime: all loops and pools of the process, by one deadline. */
+#include "check.h"
+#include "loop_impl.h"
+#include "pool_impl.h"
+#include "receipt.h"
+#include "runtime.h"
+
+#include <duet/bridge.h>
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* All that there was when the shutdown began, held. */
+struct runtime {
+    duet_loop **loops;
+    duet_pool **pools;
+    size_t loop_count, pool_count;
+};
+
+static int runtime_hold(struct runtime *runtime)
+{
+    runtime->loops = duet__loop_ref_all(&runtime->loop_count);
+    runtime->pools = duet__pool_hold_all(&runtime->pool_count);
+    bool failed = (!runtime->loops && runtime->loop_count > 0) ||
+                  (!runtime->pools && runtime->pool_count > 0);
+    if (!runtime->loops)
+        runtime->loop_count = 0;
+    if (!runtime->pools)
+        runtime->pool_count = 0;
+    return failed ? -ENOMEM : 0;
+}
+
+static void runtime_release(struct runtime *runtime)
+{
+    for (size_t i = 0; i < runtime->loop_count; i++)
+        duet_loop_unref(runtime->loops[i]);
+    for (size_t i = 0; i < runtime->pool_count; i++)
+        duet__pool_release(runtime->pools[i]);
+    free(runtime->loops);
+    free(runtime->pools);
+}
+
+/* What was accepted may end by itself: the loops' work first, which may still use the pools. */
+static void drain(struct runtime *runtime, duet_deadline by)
+{
+    for (size_t i = 0; i < runtime->loop_count; i++)
+        duet__loop_drain(runtime->loops[i]);
+    for (size_t i = 0; i < runtime->loop_count; i++)
+        duet__loop_await_end(runtime->loops[i], by);
+    for (size_t i = 0; i < runtime->pool_count; i++)
+        duet__pool_refuse(runtime->pools[i]);
+    for (size_t i = 0; i < runtime->pool_count; i++)
+        duet__pool_await_empty(runtime->pools[i], by);
+}
+
+static void cancel(struct runtime *runtime)
+{
+    for (size_t i = 0; i < runtime->loop_count; i++)
+        duet_loop_stop(runtime->loops[i]);
+    for (size_t i = 0; i < runtime->pool_count; i++)
+        duet__pool_cancel(runtime->pools[i]);
+}
+
+/* -ETIME: some is left, and listed. */
+static int await_end(struct runtime *runtime, duet_deadline by, duet_receipt *left)
+{
+    int rc = 0;
+    for (size_t i = 0; i < runtime->loop_count; i++) {
+        if (duet__loop_await_end(runtime->loops[i], by) == 0)
+            continue;
+        duet__loop_list_left(runtime->loops[i], left);
+        rc = -ETIME;
+    }
+    for (size_t i = 0; i < runtime->pool_count; i++) {
+        if (duet__pool_await_empty(runtime->pools[i], by) < 0) {
+            duet__pool_list_left(runtime->pools[i], left);
+            rc = -ETIME;
+        }
+        duet__pool_dismiss(runtime->pools[i]);
+    }
+    return rc;
+}
+
+int duet_shutdown(duet_deadline by, duet_receipt **ret)
+{
+    struct duet__parker *here = duet__here();
+    struct runtime runtime;
+    duet_receipt left = {0};
+    if (here->work || here->outer || !here->ops->may_wait)
+        return -EDEADLK;
+    int rc = runtime_hold(&runtime);
+    if (rc == 0) {
+        drain(&runtime, duet__half_way(by));
+        cancel(&runtime);
+        rc = await_end(&runtime, by, &left);
+        duet__default_pool_forget();
+        rc = duet__receipt_end(&left, rc, ret);
+    }
+    runtime_release(&runtime);
+    return rc;
+}

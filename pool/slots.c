@@ -1,0 +1,201 @@
+/* Who may start: lanes, slots, and the threads to fill them.
+ *
+ * A SLOT is the right to run; there are workers_max. A job holds one from its start to its end, but
+ * for the time that it blocks in a wait of duet: then it lends it, and takes it back at once when
+ * the wait is over, even if by then more than workers_max run; nothing new starts until there are
+ * fewer again.
+ *
+ * A THREAD is needed for each job that has started, also for those that wait: workers_max, and
+ * spares_max more for those that wait. They are started when there is a job, a free slot, and no
+ * idle thread for it. `coming` counts those that were woken or started for that and have not looked
+ * for it yet, so that a job summons no more than one. */
+#include "check.h"
+#include "log.h"
+#include "pool_impl.h"
+
+#include <errno.h>
+
+enum {
+    URGENT_IN_ROW = 7, /* urgent jobs, then a normal one */
+};
+
+/* ---- Lanes ---- */
+
+static bool has_slot(const duet_pool *pool, unsigned lane)
+{
+    unsigned reserved = lane == DUET__URGENT ? 0 : pool->config.workers_reserved;
+    return pool->active + reserved < pool->config.workers_max;
+}
+
+static bool is_ready(const duet_pool *pool, unsigned lane)
+{
+    return !duet__list_empty(&pool->lanes[lane]) && has_slot(pool, lane);
+}
+
+/* Of this lane: the oldest job that nobody cancels at this moment, now ours; NULL. */
+static struct duet__job *take(duet_pool *pool, unsigned lane)
+{
+    duet__list_for_each(link, &pool->lanes[lane])
+    {
+        struct duet__job *job = duet__container(link, struct duet__job, link);
+        if (duet__park_claim(&job->work.parker))
+            return job; /* else its canceller waits for the lock, to remove it */
+    }
+    return NULL;
+}
+
+static struct duet__job *take_next(duet_pool *pool)
+{
+    bool normal = is_ready(pool, DUET__NORMAL), urgent = is_ready(pool, DUET__URGENT);
+    struct duet__job *job = NULL;
+    if (urgent && !(normal && pool->urgent_in_row >= URGENT_IN_ROW))
+        job = take(pool, DUET__URGENT);
+    if (job) {
+        pool->urgent_in_row = normal ? pool->urgent_in_row + 1 : 0;
+        return job;
+    }
+    if (normal)
+        job = take(pool, DUET__NORMAL);
+    if (job)
+        pool->urgent_in_row = 0;
+    else if (urgent)
+        job = take(pool, DUET__URGENT);
+    return job;
+}
+
+struct duet__job *duet__slot_take(duet_pool *pool)
+{
+    struct duet__job *job = take_next(pool);
+    if (!job)
+        return NULL;
+    duet__list_remove(&job->link);
+    duet__list_append(&pool->running, &job->link);
+    job->started = true;
+    pool->active++;
+    pool->stats.queued--;
+    pool->stats.urgent -= job->lane == DUET__URGENT;
+    pool->stats.busy++;
+    return job;
+}
+
+void duet__slot_give(duet_pool *pool)
+{
+    pool->active--;
+    pool->coming++; /* so that nobody else is summoned for what we look for next */
+}
+
+/* ---- Threads ---- */
+
+static bool may_have_thread(const duet_pool *pool)
+{
+    unsigned spares = pool->lent < pool->config.spares_max ? pool->lent : pool->config.spares_max;
+    return pool->threads < pool->config.workers_max + spares;
+}
+
+struct duet__summons duet__summon(duet_pool *pool)
+{
+    struct duet__summons summons = {NULL, false};
+    if (!is_ready(pool, DUET__NORMAL) && !is_ready(pool, DUET__URGENT))
+        return summons;
+    if (pool->coming >= pool->stats.queued ||
+        pool->active + pool->coming >= pool->config.workers_max)
+        return summons;
+    if (!duet__list_empty(&pool->idle)) { /* who went idle last, whose caches are warm */
+        struct duet__list *link = pool->idle.prev;
+        duet__list_remove(link);
+        summons.idle = duet__container(link, struct duet__waiter, link);
+        pool->coming++;
+    } else if (may_have_thread(pool)) {
+        summons.start = true;
+        pool->threads++;
+        pool->coming++;
+        if (pool->stats.workers_peak < pool->threads)
+            pool->stats.workers_peak = pool->threads;
+    }
+    return summons;
+}
+
+static void note_refused_thread(duet_pool *pool, int rc)
+{
+    duet__lock(&pool->lock);
+    bool first = !pool->cannot_start;
+    pool->cannot_start = true;
+    pool->threads--;
+    pool->coming--;
+    pool->stats.threads_refused++;
+    duet__pool_less(pool);
+    duet__unlock(&pool->lock);
+    if (first)
+        duet__log(
+            DUET_WARNING,
+            "pool '%s': a thread for a worker could not be started: %s (see RLIMIT_NPROC, ulimit "
+            "-u, the cgroup's pids.max, and memory)",
+            pool->config.name, duet_strerror(rc));
+}
+
+int duet__summon_now(duet_pool *pool, struct duet__summons summons)
+{
+    duet__waiter_tell(summons.idle);
+    int rc = summons.start ? duet__worker_start(pool) : 0;
+    if (rc < 0)
+        note_refused_thread(pool, rc);
+    return rc;
+}
+
+/* ---- Lending ---- */
+
+static bool lends(const struct duet__worker *worker)
+{
+    return worker->job && !(worker->job->flags & DUET_KEEP_SLOT);
+}
+
+void duet__slot_lend(struct duet__blocking *blocking)
+{
+    struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
+    duet_pool *pool = worker->pool;
+    if (!lends(worker))
+        return;
+    duet__lock(&pool->lock);
+    worker->job->lent = true;
+    pool->lent++;
+    pool->active--;
+    struct duet__summons summons = duet__summon(pool);
+    duet__unlock(&pool->lock);
+    duet__summon_now(pool, summons); /* refused: what is queued waits for one that waits */
+}
+
+void duet__slot_back(struct duet__blocking *blocking)
+{
+    struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
+    duet_pool *pool = worker->pool;
+    if (!lends(worker))
+        return;
+    duet__lock(&pool->lock);
+    worker->job->lent = false;
+    pool->lent--;
+    pool->active++;
+    duet__unlock(&pool->lock);
+}
+
+/* ---- In the graph of waits ---- */
+
+bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look *look)
+{
+    bool slot = has_slot(pool, lane);
+    if (slot && (pool->coming > 0 || !duet__list_empty(&pool->idle) ||
+                 (may_have_thread(pool) && !pool->cannot_start)))
+        return true;
+    /* With a slot but no thread, any job that ends gives its own; without, so many of those that
+     * hold one must end. */
+    unsigned limit =
+        pool->config.workers_max - (lane == DUET__URGENT ? 0 : pool->config.workers_reserved);
+    unsigned needed = slot ? 1 : pool->active - limit + 1, ending = 0;
+    duet__list_for_each(link, &pool->running)
+    {
+        const struct duet__job *job = duet__container(link, struct duet__job, link);
+        if (!job->in_place && duet__look_at(look, &job->work.parker, DUET__VIA_QUEUE) &&
+            (slot || !job->lent))
+            ending++;
+    }
+    return ending >= needed;
+}

@@ -1,0 +1,374 @@
+/* How jobs come: admission, the queue, and what is cancelled before it runs. */
+#include "check.h"
+#include "clock.h"
+#include "pool_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- A job as a future ---- */
+
+static void job_release(duet_future *f)
+{
+    free(duet__job_of(f));
+}
+
+static const char *job_place(const duet_future *f, char *buf, size_t size)
+{
+    snprintf(buf, size, " (pool %s)", duet__job_of(f)->pool->config.name);
+    return buf;
+}
+
+/* A queued one waits for a slot; a running one settles when its function returns. */
+static bool job_may_settle(const duet_future *f, struct duet__look *look)
+{
+    struct duet__job *job = duet__job_of(f);
+    duet__lock(&job->pool->lock);
+    bool queued = !job->started, may = true;
+    if (queued && (duet__load_relaxed(&job->work.parker.word) & DUET__PARK_SLEEPING))
+        may = duet__slot_may_come(job->pool, job->lane, look); /* else it is cancelled just now */
+    duet__unlock(&job->pool->lock);
+    return queued ? may : duet__look_at(look, &job->work.parker, DUET__VIA_ITSELF);
+}
+
+static int64_t job_since(const duet_future *f)
+{
+    return duet__job_of(f)->since_ns;
+}
+
+static void job_abandoned(duet_future *f)
+{
+    struct duet__job *job = duet__job_of(f);
+    duet_pool *pool = job->pool;
+    duet__lock(&pool->lock);
+    if (job->started && duet__list_linked(&job->link) && !job->abandoned) {
+        job->abandoned = true;
+        pool->stats.abandoned++;
+    }
+    duet__unlock(&pool->lock);
+}
+
+const struct duet__future_ops duet__job_ops = {.kind = "job",
+                                               .cancel = duet__work_cancel,
+                                               .release = job_release,
+                                               .may_settle = job_may_settle,
+                                               .place = job_place,
+                                               .since = job_since,
+                                               .abandoned = job_abandoned};
+
+/* ---- A job that never runs ---- */
+
+void duet__job_remove(struct duet__job *job)
+{
+    duet__list_remove(&job->link);
+    job->pool->stats.queued--;
+    job->pool->stats.urgent -= job->lane == DUET__URGENT;
+}
+
+void duet__job_end_unrun(struct duet__job *job, int err)
+{
+    duet_pool *pool = job->pool;
+    if (err == -ECANCELED)
+        duet__work_end(&job->work, duet_err(err));
+    else
+        duet__work_refuse(&job->work, err);
+    duet__lock(&pool->lock);
+    pool->jobs--;
+    duet__pool_less(pool);
+    duet__pool_unlock(pool); /* last: it may be gone then */
+}
+
+/* ---- A job as who waits ---- */
+
+/* Whoever cancelled it holds a reference. A queued job is its canceller's to remove; the worker of
+ * a running one sleeps in a wait of the job's, on the job's own parker. */
+static void job_wake_cancelled(struct duet__parker *parker)
+{
+    struct duet__job *job = duet__container(parker, struct duet__job, work.parker);
+    if (job->started) {
+        duet__thread_wake(parker);
+        return;
+    }
+    duet_pool *pool = job->pool;
+    duet__lock(&pool->lock);
+    duet__job_remove(job);
+    pool->stats.cancelled++;
+    struct duet__waiter *submitter = duet__pool_promise_place(pool);
+    duet__unlock(&pool->lock);
+    duet__waiter_tell(submitter);
+    duet__job_end_unrun(job, -ECANCELED);
+}
+
+static struct duet__job *interruptible(struct duet__parker *parker)
+{
+    struct duet__job *job = duet__container(parker, struct duet__job, work.parker);
+    return job->flags & DUET_INTERRUPT ? job : NULL;
+}
+
+static void job_interrupt(struct duet__parker *parker)
+{
+    struct duet__job *job = interruptible(parker);
+    if (job)
+        duet__interrupt_send(&job->interrupt);
+}
+
+static void job_heard(struct duet__parker *parker)
+{
+    struct duet__job *job = interruptible(parker);
+    if (job)
+        duet__interrupt_heard(&job->interrupt);
+}
+
+static void job_shield(struct duet__parker *parker, bool begins)
+{
+    struct duet__job *job = interruptible(parker);
+    if (job)
+        duet__interrupt_shield(&job->interrupt, begins, duet__park_cancelled(parker));
+}
+
+static const struct duet__parker_ops job_parker_ops = {
+    .may_wait = true,
+    .may_block = true,
+    .sleep = duet__thread_sleep,
+    .wake = duet__thread_wake,
+    .wake_cancelled = job_wake_cancelled,
+    .pass = duet__thread_pass,
+    .now_ns = duet__thread_now,
+    .interrupt = job_interrupt,
+    .heard = job_heard,
+    .shield = job_shield,
+};
+
+static struct duet__job *job_new(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts)
+{
+    struct duet__job *job = duet__work_alloc(sizeof *job, opts);
+    if (!job)
+        return NULL;
+    duet__work_init(&job->work, sizeof *job, &duet__job_ops, &job_parker_ops, DUET__PARK_SLEEPING,
+                    fn, arg, opts);
+    job->pool = pool;
+    job->flags = opts ? opts->flags : 0;
+    job->lane = opts && opts->priority ? DUET__URGENT : DUET__NORMAL;
+    job->started = job->in_place = job->lent = job->abandoned = false;
+    job->since_ns = 0;
+    job->link.next = NULL;
+    job->interrupt = (struct duet__interrupt){.open = false};
+    return job;
+}
+
+/* ---- Room ---- */
+
+/* Somebody who waits for room; on its stack. */
+struct room_wait {
+    struct duet__waiter waiter;
+    struct duet__wait wait;
+    duet_pool *pool;
+};
+
+/* A place comes when any queued job starts. */
+static bool room_may_come(const struct duet__wait *wait, struct duet__look *look)
+{
+    const struct room_wait *room = wait->of;
+    duet_pool *pool = room->pool;
+    duet__lock(&pool->lock);
+    bool may = !duet__list_linked(&room->waiter.link); /* it was promised one just now */
+    for (unsigned lane = 0; lane < DUET__LANES; lane++)
+        if (!duet__list_empty(&pool->lanes[lane]) && duet__slot_may_come(pool, lane, look))
+            may = true;
+    duet__unlock(&pool->lock);
+    return may;
+}
+
+static const char *describe_room(const struct duet__wait *wait, char *buf, size_t size)
+{
+    const struct room_wait *room = wait->of;
+    snprintf(buf, size, "room in the queue of pool '%s'", room->pool->config.name);
+    return buf;
+}
+
+static const struct duet__wait_ops room_wait_ops = {room_may_come, describe_room};
+
+struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
+{
+    struct duet__waiter *submitter = duet__waiter_pop(&pool->room);
+    if (submitter)
+        pool->promised++;
+    return submitter;
+}
+
+/* Under the lock: waits for a promised place. 0: the lock is held again. -ETIME, -ECANCELED,
+ * -EDEADLK: it is not, and the pool may be gone, since nothing of ours is in it any more. */
+static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadline by)
+{
+    struct room_wait room = {.pool = pool};
+    bool shielded = here->shields > 0;
+    duet__waiter_init(&room.waiter, here);
+    duet__list_append(&pool->room, &room.waiter.link);
+    duet__unlock(&pool->lock);
+    duet__wait_enter(&room.wait, here, &room_wait_ops, &room, 1, by, duet__wait_kind(shielded));
+    int rc = duet__wait_claimed(&room.waiter, &pool->lock, by, shielded);
+    duet__wait_leave(&room.wait);
+    if (rc < 0)
+        return duet__wait_failed(here, rc); /* it may not have parked at all */
+    duet__lock(&pool->lock);
+    pool->promised--;
+    duet__pool_less(pool);
+    return 0;
+}
+
+/* ---- Submitting ---- */
+
+enum admission {
+    QUEUE,
+    RUN_HERE,
+    WAIT,
+    REFUSED_FULL,
+    REFUSED_CLOSING
+};
+
+/* Under the lock: what becomes of a job that somebody submits now. */
+static enum admission admission(duet_pool *pool, const struct duet__parker *here, bool refuse)
+{
+    if (pool->closing)
+        return REFUSED_CLOSING;
+    if (pool->stats.queued + pool->promised < pool->config.queue_max)
+        return QUEUE;
+    if (refuse || pool->config.when_full == DUET_FULL_REFUSE || !here->ops->may_wait)
+        return REFUSED_FULL;
+    if (pool->config.when_full == DUET_FULL_RUN_HERE && here->ops->may_block)
+        return RUN_HERE;
+    return WAIT;
+}
+
+/* No thread could be started for it. If there is no other that could come to it, it is refused; and
+ * if there is none at all, so is all that was queued meanwhile in trust of ours. */
+static void refuse_for_want_of_thread(duet_pool *pool, struct duet__job *job)
+{
+    struct duet__list refused;
+    duet__list_init(&refused);
+    duet__lock(&pool->lock);
+    for (unsigned lane = 0; lane < DUET__LANES; lane++) {
+        for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
+             link = next) {
+            struct duet__job *queued = duet__container(link, struct duet__job, link);
+            next = link->next;
+            bool for_nobody = pool->threads == 0 || (queued == job && pool->threads == pool->lent);
+            if (!for_nobody || !duet__park_claim(&queued->work.parker))
+                continue;
+            duet__job_remove(queued);
+            pool->stats.submitted--;
+            pool->stats.refused++;
+            duet__list_append(&refused, &queued->link);
+        }
+    }
+    duet__unlock(&pool->lock);
+    for (struct duet__list *link; (link = duet__list_pop(&refused)) != NULL;) {
+        duet__lock(&pool->lock);
+        struct duet__waiter *submitter = duet__pool_promise_place(pool);
+        duet__unlock(&pool->lock);
+        duet__waiter_tell(submitter);
+        duet__job_end_unrun(duet__container(link, struct duet__job, link), -EAGAIN);
+    }
+}
+
+/* Under the lock, which it releases. */
+static void enqueue(duet_pool *pool, struct duet__job *job)
+{
+    duet__list_append(&pool->lanes[job->lane], &job->link);
+    pool->jobs++;
+    pool->stats.queued++;
+    pool->stats.urgent += job->lane == DUET__URGENT;
+    pool->stats.submitted++;
+    struct duet__summons summons = duet__summon(pool);
+    pool->owners += summons.start; /* the pool stays until we have seen whether it succeeds */
+    duet__unlock(&pool->lock);
+    if (duet__summon_now(pool, summons) < 0)
+        refuse_for_want_of_thread(pool, job);
+    if (summons.start)
+        duet__pool_release(pool);
+}
+
+/* Under the lock, which it releases. */
+static void run_here(duet_pool *pool, struct duet__job *job, struct duet__parker *here)
+{
+    struct duet__wait stand;
+    duet__park_claim(&job->work.parker);
+    job->started = job->in_place = true;
+    job->since_ns = duet__clock_coarse_ns();
+    duet__list_append(&pool->running, &job->link);
+    pool->jobs++;
+    pool->stats.submitted++;
+    pool->stats.busy++;
+    duet__unlock(&pool->lock);
+    duet__graph_stand(&stand, here, &job->work.future);
+    duet__job_run(job, NULL);
+    duet__wait_leave(&stand);
+}
+
+static duet_future *refuse_job(struct duet__job *job, int err)
+{
+    duet__work_refuse(&job->work, err);
+    return &job->work.future;
+}
+
+/* 0, or why a job cannot even be made; *ret_why: what the log should say, NULL: nothing more. */
+static int check_job(const duet_pool *pool, duet_fn *fn, const duet_opts *opts,
+                     const char **ret_why)
+{
+    *ret_why = NULL;
+    int rc = duet__work_check(fn, opts, ret_why);
+    if (rc == 0 && duet__is_foreign(pool->process)) {
+        *ret_why = "a pool of the process that forked this one: open a pool here";
+        rc = -EOWNERDEAD;
+    }
+    if (rc == 0 && opts && (opts->flags & DUET_INTERRUPT))
+        rc = duet__interrupt_prepare();
+    return rc;
+}
+
+duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts,
+                                  duet_deadline by, int *ret_wait)
+{
+    const char *why;
+    struct duet__parker *here = duet__here();
+    *ret_wait = 0;
+    int rc = check_job(pool, fn, opts, &why);
+    struct duet__job *job = rc == 0 ? job_new(pool, fn, arg, opts) : NULL;
+    if (!job)
+        return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
+    duet_future *f = &job->work.future;
+    duet__lock(&pool->lock);
+    enum admission what = admission(pool, here, opts && (opts->flags & DUET_REFUSE));
+    if (what == WAIT) {
+        *ret_wait = wait_for_place(pool, here, by);
+        if (*ret_wait < 0)
+            return refuse_job(job, *ret_wait == -EDEADLK ? -EDEADLK : -ECANCELED);
+        what = pool->closing ? REFUSED_CLOSING : QUEUE;
+    }
+    switch (what) {
+    case RUN_HERE:
+        run_here(pool, job, here);
+        return f;
+    case QUEUE:
+        enqueue(pool, job);
+        return f;
+    default:
+        pool->stats.refused++;
+        duet__pool_unlock(pool); /* it may have waited for us alone */
+        return refuse_job(job, what == REFUSED_FULL ? -EAGAIN : -ESHUTDOWN);
+    }
+}
+
+duet_future *duet_pool_submit_with(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts)
+{
+    int waited;
+    if (!pool)
+        return duet__future_refused(-EINVAL, "duet_pool_submit: pool is NULL", arg, opts);
+    return duet__pool_submit_by(pool, fn, arg, opts, DUET_NEVER, &waited);
+}
+
+duet_future *duet_pool_submit(duet_pool *pool, duet_fn *fn, void *arg)
+{
+    return duet_pool_submit_with(pool, fn, arg, NULL);
+}
