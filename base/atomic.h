@@ -21,6 +21,7 @@
 #define duet__exchange_release(p, v) atomic_exchange_explicit(p, v, memory_order_release)
 #define duet__add_relaxed(p, v) atomic_fetch_add_explicit(p, v, memory_order_relaxed)
 #define duet__add_acquire(p, v) atomic_fetch_add_explicit(p, v, memory_order_acquire)
+#define duet__add_acq_rel(p, v) atomic_fetch_add_explicit(p, v, memory_order_acq_rel)
 #define duet__sub_acquire(p, v) atomic_fetch_sub_explicit(p, v, memory_order_acquire)
 #define duet__sub_release(p, v) atomic_fetch_sub_explicit(p, v, memory_order_release)
 #define duet__sub_acq_rel(p, v) atomic_fetch_sub_explicit(p, v, memory_order_acq_rel)

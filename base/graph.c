@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "future_impl.h"
 #include "log.h"
+#include "thread.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -12,6 +13,13 @@
 static struct duet__lock lock;
 static struct duet__list joined = {&joined, &joined};
 static uint64_t joins, searches;
+static _Atomic uint32_t suspects; /* how many joined waits are; read without the lock as a look */
+
+enum {
+    CENSUS_MOST = 4,
+};
+static duet__census_fn *census_fns[CENSUS_MOST]; /* constant once main() runs */
+static size_t census_count;
 
 enum phase {
     COLLECT, /* whom does it depend on, directly or not? */
@@ -26,6 +34,12 @@ struct duet__look {
     uint64_t search;
     struct duet__list seen; /* waits, in the order in which they were found */
     struct duet__list members; /* of those, the circle */
+    enum {
+        NOT_ASKED,
+        AWAKE,
+        ALL_REST
+    } threads; /* does any other thread run? */
+    bool caller_rests; /* and is not counted by its layer */
     struct duet__wait *next; /* the step, and what it goes through */
     enum duet__via via;
 };
@@ -44,6 +58,7 @@ static struct duet__wait *wait_of_seen(struct duet__list *link)
 static void reset(void)
 {
     duet__store_relaxed(&lock.word, 0);
+    duet__store_relaxed(&suspects, 0);
     duet__list_init(&joined);
 }
 DUET__IN_CHILD(reset)
@@ -104,10 +119,64 @@ bool duet__look_at_all(struct duet__look *look,
     return all;
 }
 
+/* ---- The census ---- */
+
+void duet__census_add(duet__census_fn *fn)
+{
+    duet__check(census_count < CENSUS_MOST, "a census has room for each layer");
+    census_fns[census_count++] = fn;
+}
+
+static bool take_census(struct duet__census *census)
+{
+    *census = (struct duet__census){0};
+    for (size_t i = 0; i < census_count; i++)
+        if (!census_fns[i](census))
+            return false;
+    return true;
+}
+
+/* Of the joined waits: how many are threads that sleep? */
+static unsigned count_joined_threads(void)
+{
+    unsigned n = 0;
+    duet__list_for_each(link, &joined)
+    {
+        const struct duet__wait *wait = duet__container(link, struct duet__wait, link);
+        n += wait->parker->ops->may_block && !wait->stands && wait->parker->joined == wait;
+    }
+    return n;
+}
+
+static bool all_threads_rest(const struct duet__look *look)
+{
+    struct duet__census before, after;
+    if (!take_census(&before))
+        return false;
+    unsigned threads = duet__thread_count();
+    return take_census(&after) && before.threads == after.threads && before.wakes == after.wakes &&
+           threads == before.threads + count_joined_threads() + look->caller_rests;
+}
+
 bool duet__look_at_threads(struct duet__look *look)
 {
-    (void)look;
-    return true;
+    bool may = false;
+    if (look->threads == NOT_ASKED)
+        look->threads = all_threads_rest(look) ? ALL_REST : AWAKE;
+    if (look->threads == AWAKE)
+        return true;
+    if (look->phase == NAME) /* nobody in particular */
+        return false;
+    duet__list_for_each(link, &joined)
+    {
+        const struct duet__wait *wait = duet__container(link, struct duet__wait, link);
+        if (wait->stands ||
+            wait->parker->joined != wait) /* goes on only when another of them has */
+            continue;
+        if (wait->by_ns != DUET__NEVER || duet__look_at(look, wait->parker, DUET__VIA_HOLDER))
+            may = true; /* at its deadline it goes on, and may be who does it */
+    }
+    return may;
 }
 
 /* ---- Searching ---- */
@@ -117,6 +186,7 @@ static bool find_knot(struct duet__look *look, struct duet__wait *from)
 {
     bool changed;
     look->phase = COLLECT;
+    look->threads = NOT_ASKED;
     look->search = ++searches;
     duet__list_init(&look->seen);
     duet__list_init(&look->members);
@@ -222,8 +292,10 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
         add(text, at->ops->describe(at, buf, sizeof buf));
         look->next = NULL;
         at->ops->may_end(at, look);
-        if (!look->next)
+        if (!look->next) {
+            add(text, ", and every thread that could settle that rests or waits, too");
             return;
+        }
         if (look->next == from || steps == STEPS_NAMED) {
             if (look->via != DUET__VIA_ITSELF) {
                 static const char *const last[] = {"", ", one of which is ",
@@ -243,19 +315,34 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
 
 /* ---- Telling ---- */
 
-/* Under the lock. False: there is nothing to tell; else what to log. */
-static bool search(struct duet__wait *from, struct text *text)
+static void note_suspect(struct duet__wait *wait, bool suspect)
 {
-    struct duet__look look;
-    if (!find_knot(&look, from))
+    if (suspect == wait->suspect)
+        return;
+    wait->suspect = suspect;
+    if (suspect)
+        duet__add_relaxed(&suspects, 1); /* a look, publishes nothing */
+    else
+        duet__sub_release(&suspects, 1);
+}
+
+/* Under the lock. False: there is nothing to tell; else what to log. */
+static bool search(struct duet__wait *from, bool caller_rests, struct text *text)
+{
+    struct duet__look look = {.caller_rests = caller_rests};
+    bool found = find_knot(&look, from);
+    note_suspect(from, look.threads != NOT_ASKED);
+    if (!found)
         return false;
     struct duet__wait *chosen = choose(&look);
     text->length = 0;
     add(text, "deadlock: ");
     add_chain(text, &look, chosen ? chosen : from);
-    if (!chosen)
+    if (!chosen) {
         duet__abort(text->line,
                     "a circle of waits has one that may fail; all of these end ownership");
+        return false;
+    }
     add(text, ": -EDEADLK for ");
     add_who(text, chosen);
     chosen->told = true;
@@ -267,7 +354,7 @@ static bool search(struct duet__wait *from, struct text *text)
 static void join(struct duet__wait *wait)
 {
     wait->joined = true;
-    wait->told = false;
+    wait->told = wait->suspect = false;
     wait->search = 0;
     wait->number = ++joins;
     wait->thread[0] = '\0';
@@ -282,7 +369,7 @@ void duet__graph_join(struct duet__wait *wait)
     struct text text;
     duet__lock(&lock);
     join(wait);
-    bool found = wait->ops->may_end && search(wait, &text);
+    bool found = wait->ops->may_end && search(wait, false, &text);
     duet__unlock(&lock);
     if (found) /* `wait` may be gone */
         duet__log(DUET_ERROR, "%s", text.line);
@@ -292,7 +379,29 @@ void duet__graph_again(struct duet__wait *wait)
 {
     struct text text;
     duet__lock(&lock);
-    bool found = search(wait, &text);
+    bool found = search(wait, false, &text);
+    duet__unlock(&lock);
+    if (found)
+        duet__log(DUET_ERROR, "%s", text.line);
+}
+
+bool duet__graph_has_suspects(void)
+{
+    return duet__load_relaxed(&suspects) > 0;
+}
+
+/* If one of them is not stuck, none is: whoever may go on may be who settles it. */
+void duet__graph_rested(bool rests)
+{
+    struct text text;
+    bool found = false, searched = false;
+    duet__lock(&lock);
+    for (struct duet__list *link = joined.next; link != &joined && !searched; link = link->next) {
+        struct duet__wait *wait = duet__container(link, struct duet__wait, link);
+        searched = wait->suspect && !wait->told;
+        if (searched)
+            found = search(wait, rests, &text);
+    }
     duet__unlock(&lock);
     if (found)
         duet__log(DUET_ERROR, "%s", text.line);
@@ -301,6 +410,7 @@ void duet__graph_again(struct duet__wait *wait)
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on)
 {
     duet__wait_enter(wait, parker, &duet__future_wait_ops, on, 1, DUET_NEVER, DUET__WAIT_ENDS);
+    wait->stands = true;
     wait->since_ns = duet__clock_ns();
     duet__graph_join(wait);
 }
@@ -314,7 +424,7 @@ void duet__graph_lost_holder(const duet_future *f)
     {
         struct duet__wait *wait = duet__container(link, struct duet__wait, link);
         if (wait->of == f) { /* so it is alive; one speaks for all */
-            found = search(wait, &text);
+            found = search(wait, false, &text);
             break;
         }
     }
@@ -336,7 +446,7 @@ void duet__wait_enter(struct duet__wait *wait, struct duet__parker *parker,
     wait->by_ns = by.ns;
     wait->kind = kind;
     wait->beneath = parker->wait;
-    wait->joined = false;
+    wait->joined = wait->stands = false;
     wait->link.next = NULL;
     parker->wait = wait;
 }
@@ -350,6 +460,7 @@ void duet__wait_leave(struct duet__wait *wait)
     duet__lock(&lock);
     parker->joined = wait->beneath && wait->beneath->joined ? wait->beneath : NULL;
     duet__list_remove(&wait->link);
+    note_suspect(wait, false);
     if (wait->told) /* its wait may have ended otherwise in the same moment */
         duet__and_acquire(&parker->word, ~(uint32_t)DUET__PARK_STUCK);
     duet__unlock(&lock);

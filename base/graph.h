@@ -67,6 +67,8 @@ struct duet__wait {
     struct duet__list link; /* in its loop's list of young ones, then in the graph */
 
     /* The graph's. */
+    bool stands; /* something runs on its thread meanwhile */
+    bool suspect; /* waits, perhaps through others, for what any thread could do */
     bool told; /* of its deadlock: it is about to end */
     bool live, member; /* of the latest search that saw it */
     uint64_t search; /* which that was */
@@ -93,6 +95,25 @@ void duet__graph_again(struct duet__wait *wait);
 /* Of a future for which one holder fewer is left: looks again at whoever waits for it. Only compares
  * the address. */
 void duet__graph_lost_holder(const duet_future *f);
+/* WHAT ANY THREAD COULD DO, settle a promise say, is stuck only if there is none left to do it: each
+ * thread of the process either sleeps in a joined wait, or rests: a worker without a job, a loop
+ * whose coroutines have all joined. Layers that have such threads take part in a census. It is taken
+ * twice: what rested both times, and was not woken in between, rested in between, all at once. */
+struct duet__census {
+    unsigned threads; /* that rest */
+    uint64_t wakes; /* changes whenever one of them is woken */
+};
+/* Adds the threads of a layer; false: one of them is awake. Called under the graph's lock, and takes
+ * the layer's own. */
+typedef bool duet__census_fn(struct duet__census *census);
+/* Before main() runs. */
+void duet__census_add(duet__census_fn *fn);
+/* Does somebody wait for what any thread could do? A look; if so, a thread that has rested for as long
+ * as a young wait sleeps has that searched again, by the next. */
+bool duet__graph_has_suspects(void);
+/* `rests`: the caller's thread is not counted by its layer, but does. */
+void duet__graph_rested(bool rests);
+
 /* By a caller on whom something stands until it has ended (a loop it runs, a job it runs in place):
  * joins at once. */
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on);

@@ -3,6 +3,9 @@
 #include <pthread.h>
 #include <stddef.h>
 
+/* How many threads this process has, whoever started them; UINT_MAX: cannot be told. */
+unsigned duet__thread_count(void);
+
 /* Starts fn(arg) on a new thread called `name` (15 characters are kept; NULL: it names itself) with a stack of so many
  * bytes (0: the system's default), which blocks every signal but those that its own instructions
  * cause and the profiler's, from its first instruction on: the program's signals go to the

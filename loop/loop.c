@@ -85,6 +85,28 @@ static void reset(void)
 }
 DUET__IN_CHILD(reset)
 
+/* Each loop that turns has a thread. */
+static bool count_rests(struct duet__census *census)
+{
+    bool all_rest = true;
+    duet__lock(&all_lock);
+    duet__list_for_each(link, &all)
+    {
+        duet_loop *loop = duet__container(link, duet_loop, all);
+        if (!duet__load_relaxed(&loop->turns)) /* a look: it turns soon, or does not any more */
+            continue;
+        census->threads++;
+        all_rest = all_rest && duet__loop_rests(loop, census);
+    }
+    duet__unlock(&all_lock);
+    return all_rest;
+}
+
+__attribute__((constructor)) static void take_part_in_census(void)
+{
+    duet__census_add(count_rests);
+}
+
 static void list_loop(duet_loop *loop)
 {
     duet__lock(&all_lock);
@@ -317,8 +339,10 @@ int duet_loop_run(duet_loop *loop)
     before = duet__here_set(duet__here_bare());
     if (rc == 0) {
         loop_here = loop;
+        duet__store_relaxed(&loop->turns, 1);
         duet__future_settle(&loop->started, duet_ok(), 0);
         duet__loop_turn_until_stopped(loop);
+        duet__store_relaxed(&loop->turns, 0);
         loop_here = NULL;
         finish(loop);
     } else {

@@ -59,6 +59,12 @@ struct duet_loop {
     struct duet__run_queue ready;
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
     struct duet__heap timers;
+    size_t joined; /* sleeping coroutines whose waits have joined it */
+    /* Odd while the loop sleeps and only other threads could give it anything to do: all that lives
+     * in it has joined the graph; one more at each change. For the census. */
+    _Atomic uint32_t rests;
+    _Atomic uint32_t turns; /* 1 while a thread turns it; relaxed: a look */
+    bool reviewed; /* since it last ran something: the graph was searched, since we rest */
     struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
     struct duet__list live; /* tasks started and not ended */
     size_t live_count, coroutine_count; /* the latter: of those, with a stack */
@@ -76,6 +82,8 @@ void duet__loop_ready(duet_loop *loop, struct duet__node *node);
 void duet__loop_turn_until_stopped(duet_loop *loop);
 /* Instead, if it cannot turn: cancels and drops what it had accepted. */
 void duet__loop_bury(duet_loop *loop);
+/* In the census: does it rest? */
+bool duet__loop_rests(duet_loop *loop, struct duet__census *census);
 /* By its thread: waits that have lasted join the graph. */
 void duet__loop_join_waits(duet_loop *loop);
 /* When the next of them has; DUET__NEVER: there is none. */

@@ -43,9 +43,12 @@ static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asle
     if (young) {
         wait->since_ns = task->loop->now_ns;
         duet__list_append(&task->loop->young, &wait->link);
-    }
+    } else if (wait && wait->joined)
+        task->loop->joined++;
     leave(task);
-    if (young && !wait->joined)
+    if (wait && wait->joined)
+        task->loop->joined--;
+    else if (young)
         duet__list_remove(&wait->link);
     if (task->timer.place)
         duet__heap_remove(&task->loop->timers, &task->timer);
@@ -60,6 +63,7 @@ void duet__loop_join_waits(duet_loop *loop)
         if (wait->since_ns + DUET__YOUNG_NS > loop->now_ns)
             return;
         duet__list_remove(&wait->link);
+        loop->joined++;
         duet__graph_join(wait);
     }
 }

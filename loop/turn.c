@@ -55,6 +55,7 @@ static void run_ready(duet_loop *loop)
     for (int budget = RUN_BUDGET; budget > 0; budget--) {
         if ((node = duet__run_queue_pop(&loop->ready)) == NULL)
             return;
+        loop->reviewed = false;
         node->run(node, loop);
     }
 }
@@ -79,6 +80,45 @@ static bool something_came(void *arg)
     return duet__port_has_nodes(loop->port) || duet__ring_has_news(&loop->ring);
 }
 
+/* Could only other threads give it anything to do? */
+static bool only_others_could(const duet_loop *loop)
+{
+    return loop->live_count == loop->joined && loop->ready.count == 0 && loop->arrivals.count == 0;
+}
+
+/* Odd from after its mark that it sleeps until before it takes anything. Whoever reads it, in a
+ * read-modify-write too, and finds it odd, so knows that nothing was taken; acquires and releases so
+ * that what was pushed before is seen. */
+static void note_rest(duet_loop *loop)
+{
+    duet__add_acq_rel(&loop->rests, 1);
+}
+
+bool duet__loop_rests(duet_loop *loop, struct duet__census *census)
+{
+    uint32_t rests = duet__add_acq_rel(&loop->rests, 0);
+    census->wakes += rests;
+    if (duet_loop_self() == loop)
+        return only_others_could(loop) && !duet__port_has_nodes(loop->port);
+    return (rests & 1) && !duet__port_has_nodes(loop->port);
+}
+
+/* When a loop that rests while somebody waits for what any thread could do has that looked at. */
+static int64_t review_ns(duet_loop *loop)
+{
+    if (loop->reviewed || !duet__graph_has_suspects() || !only_others_could(loop))
+        return DUET__NEVER;
+    return loop->now_ns + DUET__YOUNG_NS;
+}
+
+static void review(duet_loop *loop, int64_t at_ns)
+{
+    if (at_ns == DUET__NEVER || duet__port_has_nodes(loop->port) || duet__clock_ns() < at_ns)
+        return;
+    loop->reviewed = true;
+    duet__graph_rested(false);
+}
+
 static void sleep_until(duet_loop *loop, int64_t by_ns)
 {
     /* Ended by a post (which signals, since it reads our mark), by a completion, by the nearest
@@ -86,9 +126,14 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
     if (!duet__port_sleep(loop->port))
         return;
     int64_t start_ns = duet__clock_ns();
+    bool rests = only_others_could(loop);
+    if (rests)
+        note_rest(loop);
     if (by_ns > start_ns)
         check_ring(loop, duet__ring_wait(&loop->ring,
                                          by_ns == DUET__NEVER ? DUET__NEVER : by_ns - start_ns));
+    if (rests)
+        note_rest(loop);
     duet__port_awake(loop->port);
     if (duet__port_has_nodes(loop->port))
         duet__spin_slept(&loop->spin, duet__clock_ns() - start_ns);
@@ -101,6 +146,9 @@ static void rest(duet_loop *loop)
     int64_t join_ns = duet__loop_next_join_ns(loop);
     if (join_ns < by_ns)
         by_ns = join_ns;
+    int64_t look_ns = review_ns(loop);
+    if (look_ns < by_ns)
+        by_ns = look_ns;
     if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
         loop->spin.budget_ns = loop->spin.limit_ns;
     if (duet__spin(&loop->spin, something_came, loop, by_ns))
@@ -112,6 +160,7 @@ static void rest(duet_loop *loop)
     if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
         by_ns = loop->now_ns + TRIM_EVERY_NS;
     sleep_until(loop, by_ns);
+    review(loop, look_ns);
 }
 
 static bool has_ended(duet_loop *loop)

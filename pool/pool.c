@@ -33,6 +33,30 @@ static void reset(void)
 }
 DUET__IN_CHILD(reset)
 
+/* Workers without a job; those with one have joined the graph, or are awake. */
+static bool count_rests(struct duet__census *census)
+{
+    bool all_rest = true;
+    duet__lock(&all_lock);
+    duet__list_for_each(link, &all)
+    {
+        duet_pool *pool = duet__container(link, duet_pool, all);
+        duet__lock(&pool->lock);
+        duet__list_for_each(idle, &pool->idle) census->threads++;
+        census->wakes +=
+            pool->stats.submitted + pool->stats.completed + pool->stats.threads_started;
+        all_rest = all_rest && pool->coming == 0;
+        duet__unlock(&pool->lock);
+    }
+    duet__unlock(&all_lock);
+    return all_rest;
+}
+
+__attribute__((constructor)) static void take_part_in_census(void)
+{
+    duet__census_add(count_rests);
+}
+
 static void list_pool(duet_pool *pool)
 {
     duet__lock(&all_lock);

@@ -107,6 +107,8 @@ struct duet__summons {
 
 /* Under the lock: the next job, in a slot of ours now; NULL: none, or no slot is free. */
 struct duet__job *duet__slot_take(duet_pool *pool);
+/* Under the lock: is there something to take, or to leave for? */
+bool duet__slot_is_ready(const duet_pool *pool);
 /* Under the lock: a job has ended that was on a worker, which is `coming` from here on. */
 void duet__slot_give(duet_pool *pool);
 /* Under the lock: a job has come or a slot has become free: who takes it? */

@@ -32,6 +32,11 @@ static bool is_ready(const duet_pool *pool, unsigned lane)
     return !duet__list_empty(&pool->lanes[lane]) && has_slot(pool, lane);
 }
 
+bool duet__slot_is_ready(const duet_pool *pool)
+{
+    return pool->leaving || is_ready(pool, DUET__NORMAL) || is_ready(pool, DUET__URGENT);
+}
+
 /* Of this lane: the oldest job that nobody cancels at this moment, now ours; NULL. */
 static struct duet__job *take(duet_pool *pool, unsigned lane)
 {

@@ -50,22 +50,38 @@ void duet__job_run(struct duet__job *job, struct duet__worker *worker)
 
 /* ---- A worker ---- */
 
-/* Under the lock, which is held again when it returns: stands idle until somebody summons us. False:
- * for so long that we may go. */
-static bool stand_idle(duet_pool *pool)
+/* Under the lock, which is held again when it returns: stands idle until `by`, or until somebody
+ * summons us: then true. */
+static bool stand_idle_until(duet_pool *pool, duet_deadline by)
 {
     struct duet__waiter waiter;
-    bool may_go = pool->threads > pool->config.workers_min && pool->config.idle_ns >= 0;
     duet__waiter_init(&waiter, duet__here());
     duet__list_append(&pool->idle, &waiter.link);
     duet__unlock(&pool->lock);
     /* Ended by duet__summon_now(), by who ends the pool, or by its time. */
-    int rc = duet__wait_claimed(&waiter, &pool->lock,
-                                may_go ? duet_ns(pool->config.idle_ns) : DUET_NEVER, true);
+    int rc = duet__wait_claimed(&waiter, &pool->lock, by, true);
     duet__lock(&pool->lock);
     if (rc == 0)
         pool->coming--;
     return rc == 0;
+}
+
+/* Likewise. False: for so long that we may go. */
+static bool stand_idle(duet_pool *pool)
+{
+    bool may_go = pool->threads > pool->config.workers_min && pool->config.idle_ns >= 0;
+    duet_deadline by = may_go ? duet_ns(pool->config.idle_ns) : DUET_NEVER;
+    duet_deadline look = duet_ns(DUET__YOUNG_NS);
+    if (duet__graph_has_suspects() && look.ns < by.ns) {
+        if (stand_idle_until(pool, look))
+            return true;
+        duet__unlock(&pool->lock);
+        duet__graph_rested(true);
+        duet__lock(&pool->lock);
+        if (duet__slot_is_ready(pool)) /* it came while we were not in the list of the idle */
+            return true;
+    }
+    return stand_idle_until(pool, by);
 }
 
 /* Under the lock: has it nothing to stay for? Whoever queues a job after this finds one thread

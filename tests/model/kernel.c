@@ -3,7 +3,9 @@
 #include "cpu.h"
 #include "futex.h"
 #include "model.h"
+#include "thread.h"
 
+#include <limits.h>
 #include <string.h>
 
 struct model_kernel model_kernel;
@@ -28,6 +30,11 @@ void model_kernel_reset(void)
 void model_kernel_point(void)
 {
     model_load(&point_word, sizeof point_word, MODEL_RELAXED);
+}
+
+unsigned duet__thread_count(void)
+{
+    return UINT_MAX; /* the model's threads are none of the process */
 }
 
 int64_t duet__clock_ns(void)

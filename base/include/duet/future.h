@@ -68,8 +68,8 @@ DUET_API void duet_future_unref(duet_future *f); /* [any] let go; the work goes 
 
 /* A future settled by hand: a promise. One that all let go while it is pending settles with
  * -ECANCELED. Waiting for one is a deadlock only if nobody can settle it any more: when all threads
- * of the process sleep in waits of duet that only each other could end, or as DUET_SETTLER_HOLDS
- * says. */
+ * of the process rest or sleep in waits of duet without a deadline that only each other could end,
+ * or as DUET_SETTLER_HOLDS says. */
 DUET_API int duet_future_open(duet_future **ret); /* [any] 0 or -ENOMEM */
 /* [any] 0, -ENOMEM, -EINVAL. Of opts (may be NULL), name, drop_result and DUET_SETTLER_HOLDS count. */
 DUET_API int duet_future_open_with(duet_future **ret, const duet_opts *opts);
