@@ -269,15 +269,18 @@ static void add_who(struct text *text, const struct duet__wait *wait)
     }
 }
 
-static void add_step(struct text *text, const struct duet__wait *to, enum duet__via via)
+/* How we come from what is waited for to who waits next. */
+static void add_via(struct text *text, enum duet__via via, const struct duet__wait *to)
 {
-    static const char *const before[] = {"", ", of which ", ", which is queued behind ",
-                                         ", which only its waiters hold: "};
-    add(text, before[via]);
+    static const char *const words[] = {
+        [DUET__VIA_ITSELF] = "",
+        [DUET__VIA_MEMBER] = ", among them ",
+        [DUET__VIA_QUEUE] = ", queued behind ",
+        [DUET__VIA_HOLDER] = ", which only those hold who wait, such as ",
+    };
+    add(text, words[via]);
     if (via != DUET__VIA_ITSELF)
         add_who(text, to);
-    add(text,
-        via == DUET__VIA_ITSELF || via == DUET__VIA_QUEUE ? ", which waits for " : " waits for ");
 }
 
 /* "job 'report' (pool db) waits for coroutine 'fetch', which waits for job 'report' (pool db)" */
@@ -287,30 +290,21 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
     struct duet__wait *at = from;
     look->phase = NAME;
     add_who(text, from);
-    add(text, " waits for ");
-    for (int steps = 0;; steps++) {
+    for (int steps = 0; steps < STEPS_NAMED; steps++) {
+        add(text, steps == 0 ? " waits for " : ", which waits for ");
         add(text, at->ops->describe(at, buf, sizeof buf));
         look->next = NULL;
         at->ops->may_end(at, look);
         if (!look->next) {
-            add(text, ", and every thread that could settle that rests or waits, too");
+            add(text, ", and every thread that could settle it rests, or waits too");
             return;
         }
-        if (look->next == from || steps == STEPS_NAMED) {
-            if (look->via != DUET__VIA_ITSELF) {
-                static const char *const last[] = {"", ", one of which is ",
-                                                   ", which is queued behind ",
-                                                   ", which only its waiters hold, as does "};
-                add(text, last[look->via]);
-                add_who(text, look->next);
-            }
-            if (look->next != from)
-                add(text, ", and so on");
+        add_via(text, look->via, look->next);
+        if (look->next == from)
             return;
-        }
-        add_step(text, look->next, look->via);
         at = look->next;
     }
+    add(text, ", and so on");
 }
 
 /* ---- Telling ---- */

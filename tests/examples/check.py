@@ -28,6 +28,19 @@ EXPECTED = {
         r'gathered its own; now waits for the workers that wait for this loop',
         r'duet-w/demo-\d +worker +worker \d: success',
         r'worker 0 returned 0', r'worker 1 returned 10', r'worker 2 returned 20', r'done in \d+\.\d s'],
+    'deadlock': [
+        r"log: deadlock: coroutine 'egg' waits for coroutine 'chicken', which waits for coroutine 'egg'",
+        r'egg +got -EDEADLK, and goes on', r'chicken +its wait has ended well',
+        r"log: deadlock: job 'report' \(pool db\) waits for coroutine 'fetch', which waits for job 'report'",
+        r'report +got -EDEADLK, and goes on', r'fetch +its wait has ended well',
+        r"log: deadlock: job 'level-1' .*queued behind job 'level-0'", r'it came to level 1',
+        r'forgets to settle it', r"log: deadlock: coroutine 'customer' waits for promise 'parcel'",
+        r'customer +got -EDEADLK, and goes on', r'four deadlocks, no hang'],
+    'shutdown': [
+        r'all is to end within 600 ms', r'short +ends by itself',
+        r'reader +its read ends: Interrupted system call; cancelled: yes', r'left behind:',
+        r"coroutine 'deaf' on loop 'loop', for \d\.\d s; it waits for a moment",
+        r"job 'stuck' on pool 'files', for \d\.\d s; it waits for nothing of duet"],
     'legacy_threads': [
         r'legacy-1 .*met: success, 200', r'slow +is cancelled, and cleans up',
         r'legacy-2 .*missed: the deadline of this wait passed',

@@ -16,6 +16,7 @@ enum {
 static struct sleeper {
     const void *word;
     bool used, woken;
+    int64_t by_ns;
 } sleepers[SLEEPERS];
 static uint64_t point_word;
 
@@ -66,7 +67,7 @@ void duet__futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t by_ns)
     struct sleeper *sleeper = sleepers;
     while (sleeper->used)
         sleeper++;
-    *sleeper = (struct sleeper){word, true, false};
+    *sleeper = (struct sleeper){word, true, false, by_ns};
     if (by_ns != DUET__NEVER && model_choose(2) == 1) {
         if (model_kernel.now_ns < by_ns)
             model_kernel.now_ns = by_ns; /* the deadline passes first */
@@ -74,6 +75,20 @@ void duet__futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t by_ns)
         model_block(is_woken, sleeper);
     }
     sleeper->used = false;
+}
+
+bool model_kernel_pass_time(void)
+{
+    struct sleeper *first = NULL;
+    for (struct sleeper *s = sleepers; s < sleepers + SLEEPERS; s++)
+        if (s->used && !s->woken && s->by_ns != DUET__NEVER && (!first || s->by_ns < first->by_ns))
+            first = s;
+    if (!first)
+        return false;
+    if (model_kernel.now_ns < first->by_ns)
+        model_kernel.now_ns = first->by_ns;
+    first->woken = true;
+    return true;
 }
 
 /* An address: the memory may be gone. */

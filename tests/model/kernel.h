@@ -15,5 +15,7 @@ struct model_kernel {
 extern struct model_kernel model_kernel;
 
 void model_kernel_reset(void);
+/* When all sleep: the first deadline passes. False: there is none. */
+bool model_kernel_pass_time(void);
 /* A point at which other threads may run. */
 void model_kernel_point(void);

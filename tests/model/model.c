@@ -60,6 +60,7 @@ static unsigned long executions;
 static const char *failure;
 
 struct model_weak model_weak;
+bool (*model_on_idle)(void);
 void (*model_on_switch)(void *context);
 
 void model_fail(const char *why)
@@ -352,6 +353,8 @@ static void execute(void (*setup)(void), void (*finally)(void))
     int last = -1;
     while (!failure) {
         int next = next_thread(last);
+        if (next < 0 && model_on_idle && model_on_idle())
+            continue;
         if (next < 0)
             break;
         last = current = next;

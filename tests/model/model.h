@@ -68,6 +68,9 @@ void model_spawn(void (*fn)(void *arg), void *arg, void *context);
 /* Called by the checker whenever a thread goes on. */
 extern void (*model_on_switch)(void *context);
 
+/* Called when all threads are blocked: lets time pass. False: nothing comes of it. */
+extern bool (*model_on_idle)(void);
+
 enum model_expectation {
     MODEL_HOLDS,
     MODEL_FAILS
