@@ -19,7 +19,8 @@ struct group {
     struct duet__list waiters;
     duet_future *failed; /* the first that did; a reference */
     size_t pending;
-    uint32_t process; /* in which it was used first */
+    _Atomic uint32_t process; /* in which it was used first, plus 1; 0: not used yet. Relaxed: it
+                                 only changes together with who may use the group */
 };
 _Static_assert(sizeof(struct group) <= sizeof(duet_group), "a group fits its public words");
 
@@ -30,7 +31,7 @@ static struct group *lock_group(duet_group *public)
     if (!group->members.next) { /* zeroed: first use */
         duet__list_init(&group->members);
         duet__list_init(&group->waiters);
-        group->process = duet__process;
+        duet__store_relaxed(&group->process, duet__process + 1);
     }
     return group;
 }
@@ -38,8 +39,9 @@ static struct group *lock_group(duet_group *public)
 /* Is it the parent's, whose locks are not ours to take? */
 static bool is_foreign(const duet_group *public)
 {
-    const struct group *group = (const struct group *)(const void *)public;
-    return group->members.next && duet__is_foreign(group->process);
+    struct group *group = (struct group *)(void *)(duet_group *)public;
+    uint32_t process = duet__load_relaxed(&group->process);
+    return process != 0 && duet__is_foreign(process - 1);
 }
 
 /* 0, or why nothing can be done with it; the log says more. */
