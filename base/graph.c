@@ -429,28 +429,9 @@ void duet__graph_lost_holder(const duet_future *f)
 
 /* ---- Entering and leaving ---- */
 
-void duet__wait_enter(struct duet__wait *wait, struct duet__parker *parker,
-                      const struct duet__wait_ops *ops, const void *of, size_t n, duet_deadline by,
-                      enum duet__wait_kind kind)
-{
-    wait->ops = ops;
-    wait->parker = parker;
-    wait->of = of;
-    wait->n = n;
-    wait->by_ns = by.ns;
-    wait->kind = kind;
-    wait->beneath = parker->wait;
-    wait->joined = wait->stands = false;
-    wait->link.next = NULL;
-    parker->wait = wait;
-}
-
-void duet__wait_leave(struct duet__wait *wait)
+void duet__graph_leave(struct duet__wait *wait)
 {
     struct duet__parker *parker = wait->parker;
-    parker->wait = wait->beneath;
-    if (!wait->joined)
-        return;
     duet__lock(&lock);
     parker->joined = wait->beneath && wait->beneath->joined ? wait->beneath : NULL;
     duet__list_remove(&wait->link);

@@ -82,11 +82,32 @@ static inline enum duet__wait_kind duet__wait_kind(bool shielded)
     return shielded ? DUET__WAIT_SHIELDED : DUET__WAIT_PLAIN;
 }
 
+/* By the owner of one that has joined, when it ends. */
+void duet__graph_leave(struct duet__wait *wait);
+
 /* By who waits, before it sleeps, and after. They nest. */
-void duet__wait_enter(struct duet__wait *wait, struct duet__parker *parker,
-                      const struct duet__wait_ops *ops, const void *of, size_t n, duet_deadline by,
-                      enum duet__wait_kind kind);
-void duet__wait_leave(struct duet__wait *wait);
+static inline void duet__wait_enter(struct duet__wait *wait, struct duet__parker *parker,
+                                    const struct duet__wait_ops *ops, const void *of, size_t n,
+                                    duet_deadline by, enum duet__wait_kind kind)
+{
+    wait->ops = ops;
+    wait->parker = parker;
+    wait->of = of;
+    wait->n = n;
+    wait->by_ns = by.ns;
+    wait->kind = kind;
+    wait->beneath = parker->wait;
+    wait->joined = wait->stands = false;
+    wait->link.next = NULL;
+    parker->wait = wait;
+}
+
+static inline void duet__wait_leave(struct duet__wait *wait)
+{
+    wait->parker->wait = wait->beneath;
+    if (wait->joined)
+        duet__graph_leave(wait);
+}
 
 /* By the owner, or its loop: it has slept for a while. Looks for a knot, and tells its member. */
 void duet__graph_join(struct duet__wait *wait);
