@@ -251,8 +251,8 @@ static int start_least(duet_pool *pool)
     for (unsigned i = 0; rc == 0 && i < pool->config.workers_min; i++) {
         duet__lock(&pool->lock);
         pool->threads++;
+        pool->starting++;
         pool->coming++;
-        pool->stats.workers_peak++;
         duet__unlock(&pool->lock);
         rc = duet__summon_now(pool, (struct duet__summons){.start = true});
     }
@@ -327,7 +327,7 @@ void duet_pool_stats_get(const duet_pool *pool, duet_pool_stats *ret)
     struct duet__lock *lock = (struct duet__lock *)&pool->lock;
     duet__lock(lock);
     *ret = pool->stats;
-    ret->workers = pool->threads;
+    ret->workers = pool->threads > pool->starting ? pool->threads - pool->starting : 0;
     ret->blocked_in_wait = pool->lent;
     duet__unlock(lock);
 }

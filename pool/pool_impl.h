@@ -55,10 +55,13 @@ struct duet_pool {
     unsigned promised; /* places freed for submitters who were woken and are on their way */
     unsigned owners; /* whoever opened it, and who holds it for a moment */
 
-    unsigned active; /* slots in use: jobs on workers, but for those that lent theirs */
+    unsigned
+        active[DUET__LANES]; /* slots in use: jobs on workers, but for those that lent theirs */
     unsigned lent; /* workers whose job waits, and whose slot is lent */
     unsigned threads; /* workers, from the decision to start one to its exit */
+    unsigned starting; /* of those, not known yet to have been started */
     unsigned coming; /* of those, on their way to look for a job */
+    unsigned numbers; /* given to workers so far */
     unsigned urgent_in_row; /* jobs started while a normal one could have been */
     bool cannot_start; /* the system refused the last thread */
 
@@ -110,7 +113,7 @@ struct duet__job *duet__slot_take(duet_pool *pool);
 /* Under the lock: is there something to take, or to leave for? */
 bool duet__slot_is_ready(const duet_pool *pool);
 /* Under the lock: a job has ended that was on a worker, which is `coming` from here on. */
-void duet__slot_give(duet_pool *pool);
+void duet__slot_give(struct duet__job *job);
 /* Under the lock: a job has come or a slot has become free: who takes it? */
 struct duet__summons duet__summon(duet_pool *pool);
 /* Without the lock: does so. 0, or a negative errno: a thread could not be started. */

@@ -21,10 +21,21 @@ enum {
 
 /* ---- Lanes ---- */
 
+static unsigned active(const duet_pool *pool)
+{
+    return pool->active[DUET__NORMAL] + pool->active[DUET__URGENT];
+}
+
+/* How many normal jobs may run at once. */
+static unsigned normal_max(const duet_pool *pool)
+{
+    return pool->config.workers_max - pool->config.workers_reserved;
+}
+
 static bool has_slot(const duet_pool *pool, unsigned lane)
 {
-    unsigned reserved = lane == DUET__URGENT ? 0 : pool->config.workers_reserved;
-    return pool->active + reserved < pool->config.workers_max;
+    return active(pool) < pool->config.workers_max &&
+           (lane == DUET__URGENT || pool->active[DUET__NORMAL] < normal_max(pool));
 }
 
 static bool is_ready(const duet_pool *pool, unsigned lane)
@@ -76,17 +87,17 @@ struct duet__job *duet__slot_take(duet_pool *pool)
     duet__list_remove(&job->link);
     duet__list_append(&pool->running, &job->link);
     job->started = true;
-    pool->active++;
+    pool->active[job->lane]++;
     pool->stats.queued--;
     pool->stats.urgent -= job->lane == DUET__URGENT;
     pool->stats.busy++;
     return job;
 }
 
-void duet__slot_give(duet_pool *pool)
+void duet__slot_give(struct duet__job *job)
 {
-    pool->active--;
-    pool->coming++; /* so that nobody else is summoned for what we look for next */
+    job->pool->active[job->lane]--;
+    job->pool->coming++; /* so that nobody else is summoned for what we look for next */
 }
 
 /* ---- Threads ---- */
@@ -103,7 +114,7 @@ struct duet__summons duet__summon(duet_pool *pool)
     if (!is_ready(pool, DUET__NORMAL) && !is_ready(pool, DUET__URGENT))
         return summons;
     if (pool->coming >= pool->stats.queued ||
-        pool->active + pool->coming >= pool->config.workers_max)
+        active(pool) + pool->coming >= pool->config.workers_max)
         return summons;
     if (!duet__list_empty(&pool->idle)) { /* who went idle last, whose caches are warm */
         struct duet__list *link = pool->idle.prev;
@@ -113,11 +124,21 @@ struct duet__summons duet__summon(duet_pool *pool)
     } else if (may_have_thread(pool)) {
         summons.start = true;
         pool->threads++;
+        pool->starting++;
         pool->coming++;
-        if (pool->stats.workers_peak < pool->threads)
-            pool->stats.workers_peak = pool->threads;
     }
     return summons;
+}
+
+static void note_started_thread(duet_pool *pool)
+{
+    duet__lock(&pool->lock);
+    pool->cannot_start = false;
+    pool->starting--;
+    pool->stats.threads_started++;
+    if (pool->stats.workers_peak + pool->starting < pool->threads)
+        pool->stats.workers_peak = pool->threads - pool->starting;
+    duet__unlock(&pool->lock);
 }
 
 static void note_refused_thread(duet_pool *pool, int rc)
@@ -126,6 +147,7 @@ static void note_refused_thread(duet_pool *pool, int rc)
     bool first = !pool->cannot_start;
     pool->cannot_start = true;
     pool->threads--;
+    pool->starting--;
     pool->coming--;
     pool->stats.threads_refused++;
     duet__pool_less(pool);
@@ -141,9 +163,13 @@ static void note_refused_thread(duet_pool *pool, int rc)
 int duet__summon_now(duet_pool *pool, struct duet__summons summons)
 {
     duet__waiter_tell(summons.idle);
-    int rc = summons.start ? duet__worker_start(pool) : 0;
+    if (!summons.start)
+        return 0;
+    int rc = duet__worker_start(pool);
     if (rc < 0)
         note_refused_thread(pool, rc);
+    else
+        note_started_thread(pool);
     return rc;
 }
 
@@ -163,7 +189,7 @@ void duet__slot_lend(struct duet__blocking *blocking)
     duet__lock(&pool->lock);
     worker->job->lent = true;
     pool->lent++;
-    pool->active--;
+    pool->active[worker->job->lane]--;
     struct duet__summons summons = duet__summon(pool);
     duet__unlock(&pool->lock);
     duet__summon_now(pool, summons); /* refused: what is queued waits for one that waits */
@@ -178,11 +204,17 @@ void duet__slot_back(struct duet__blocking *blocking)
     duet__lock(&pool->lock);
     worker->job->lent = false;
     pool->lent--;
-    pool->active++;
+    pool->active[worker->job->lane]++;
     duet__unlock(&pool->lock);
 }
 
 /* ---- In the graph of waits ---- */
+
+/* So many too many of them are there, for one more to start. */
+static unsigned excess(unsigned in_use, unsigned most)
+{
+    return in_use < most ? 0 : in_use - most + 1;
+}
 
 bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look *look)
 {
@@ -190,17 +222,20 @@ bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look
     if (slot && (pool->coming > 0 || !duet__list_empty(&pool->idle) ||
                  (may_have_thread(pool) && !pool->cannot_start)))
         return true;
-    /* With a slot but no thread, any job that ends gives its own; without, so many of those that
-     * hold one must end. */
-    unsigned limit =
-        pool->config.workers_max - (lane == DUET__URGENT ? 0 : pool->config.workers_reserved);
-    unsigned needed = slot ? 1 : pool->active - limit + 1, ending = 0;
+    /* Which of those that run may end, and give a thread; or a slot, if they have not lent it. */
+    unsigned threads = 0, slots[DUET__LANES] = {0};
     duet__list_for_each(link, &pool->running)
     {
         const struct duet__job *job = duet__container(link, struct duet__job, link);
-        if (!job->in_place && duet__look_at(look, &job->work.parker, DUET__VIA_QUEUE) &&
-            (slot || !job->lent))
-            ending++;
+        if (job->in_place || !duet__look_at(look, &job->work.parker, DUET__VIA_QUEUE))
+            continue;
+        threads++;
+        slots[job->lane] += !job->lent;
     }
-    return ending >= needed;
+    if (slot)
+        return threads > 0;
+    return slots[DUET__NORMAL] + slots[DUET__URGENT] >=
+               excess(active(pool), pool->config.workers_max) &&
+           (lane == DUET__URGENT ||
+            slots[DUET__NORMAL] >= excess(pool->active[DUET__NORMAL], normal_max(pool)));
 }

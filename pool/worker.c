@@ -33,7 +33,7 @@ void duet__job_run(struct duet__job *job, struct duet__worker *worker)
     duet__lock(&pool->lock);
     if (worker) {
         worker->job = NULL;
-        duet__slot_give(pool);
+        duet__slot_give(job);
     }
     duet__list_remove(&job->link);
     pool->stats.completed++;
@@ -91,6 +91,21 @@ static bool may_leave(const duet_pool *pool, bool idle_for_long)
     return pool->leaving || (idle_for_long && pool->threads > pool->config.workers_min);
 }
 
+/* Under the lock: joins who has left before us, while we still count as a thread: so there is never
+ * more than one that does not and yet exists, and who has joined the last has joined all. False:
+ * there is a job after all. */
+static bool join_who_left(duet_pool *pool)
+{
+    while (pool->has_gone) {
+        pthread_t gone = pool->gone;
+        pool->has_gone = false;
+        duet__unlock(&pool->lock);
+        pthread_join(gone, NULL); /* it has only to return from its function */
+        duet__lock(&pool->lock);
+    }
+    return pool->leaving || !duet__slot_is_ready(pool);
+}
+
 static void work(struct duet__worker *worker)
 {
     duet_pool *pool = worker->pool;
@@ -108,29 +123,25 @@ static void work(struct duet__worker *worker)
             pool->coming--;
             idle_for_long = false;
         } else if (may_leave(pool, idle_for_long)) {
-            return;
+            if (join_who_left(pool) && may_leave(pool, idle_for_long))
+                return;
         } else {
             idle_for_long = !stand_idle(pool);
         }
     }
 }
 
-/* Under the lock, which it releases: each that leaves joins the one that left before, so that there
- * is only ever one to join, and who has joined that one has joined all. */
+/* Under the lock, which it releases. */
 static void leave(duet_pool *pool)
 {
-    bool joins = pool->has_gone;
-    pthread_t before = pool->gone;
     pool->threads--;
     pool->has_gone = pool->owners > 0;
     if (pool->has_gone)
         pool->gone = pthread_self();
-    else /* nobody is left who would */
+    else /* nobody is left who would join us */
         pthread_detach(pthread_self());
     duet__pool_less(pool);
     duet__pool_unlock(pool);
-    if (joins)
-        pthread_join(before, NULL);
 }
 
 /* "duet-w/NAME-i" in the 15 characters the kernel keeps: the number survives a long name. */
@@ -151,12 +162,11 @@ static void *worker_main(void *arg)
     duet_pool *pool = worker.pool;
     duet__blocking_set(&worker.blocking);
     duet__lock(&pool->lock);
-    unsigned number = (unsigned)pool->stats.threads_started++;
+    unsigned number = pool->numbers++;
     duet__unlock(&pool->lock);
     name_thread(pool, number);
     duet__lock(&pool->lock);
     pool->coming--;
-    pool->cannot_start = false;
     work(&worker);
     leave(pool);
     return NULL;
