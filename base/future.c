@@ -116,7 +116,7 @@ void duet_future_unref(duet_future *f)
     if (before == 1)
         last_unref(f);
     else if (may_strand)
-        duet__graph_lost_holder(f);
+        duet__graph_changed(f);
 }
 
 /* ---- Settling ---- */
@@ -243,7 +243,7 @@ static const char *wait_describe(const struct duet__wait *wait, char *buf, size_
     return duet__future_describe_place(wait->of, buf, size);
 }
 
-const struct duet__wait_ops duet__future_wait_ops = {wait_may_end, wait_describe};
+const struct duet__wait_ops duet__future_wait_ops = {wait_may_end, wait_describe, false};
 
 int duet_future_wait(duet_future *f, duet_deadline by, duet_result *ret)
 {
@@ -251,7 +251,7 @@ int duet_future_wait(duet_future *f, duet_deadline by, duet_result *ret)
         return duet__bad_argument(__func__, "f is NULL");
     int rc = duet__future_wait(f, by, DUET__WAIT_PLAIN);
     if (rc < 0)
-        return rc;
+        return duet__told(rc);
     duet__future_looked(f);
     if (ret)
         *ret = f->result;
@@ -390,19 +390,24 @@ static bool promise_may_settle(const duet_future *f, struct duet__look *look)
     if (!f->settler_holds)
         return duet__look_at_threads(look);
     struct duet__lock *lock = (struct duet__lock *)&f->lock;
+    uint64_t count = duet__look_count();
     uint32_t waiting = 0;
     bool may = false;
     duet__lock(lock);
     duet__list_for_each(link, &f->waiters)
     {
         struct duet__parker *parker = duet__container(link, struct duet__waiter, link)->parker;
-        waiting += parker != NULL;
-        if (parker && duet__look_at(look, parker, DUET__VIA_HOLDER))
+        if (!parker) /* a callback */
+            continue;
+        if (duet__look_at(look, parker, DUET__VIA_HOLDER))
             may = true;
+        waiting += duet__look_is_new(parker, count);
     }
     duet__unlock(lock);
     /* A look: who holds one may let go of it meanwhile, and then has us searched again. */
-    return may || duet__load_relaxed((_Atomic uint32_t *)&f->refs) > waiting;
+    if (!may && duet__load_relaxed((_Atomic uint32_t *)&f->refs) > waiting)
+        may = duet__look_at_threads(look);
+    return may;
 }
 
 static const struct duet__future_ops promise_ops = {.kind = "promise",

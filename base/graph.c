@@ -12,8 +12,7 @@
 /* Guards all below, and what waits and parkers have of the graph. */
 static struct duet__lock lock;
 static struct duet__list joined = {&joined, &joined};
-static uint64_t joins, searches;
-static _Atomic uint32_t suspects; /* how many joined waits are; read without the lock as a look */
+static uint64_t joins, searches, counts;
 
 enum {
     CENSUS_MOST = 4,
@@ -39,7 +38,6 @@ struct duet__look {
         AWAKE,
         ALL_REST
     } threads; /* does any other thread run? */
-    bool caller_rests; /* and is not counted by its layer */
     struct duet__wait *next; /* the step, and what it goes through */
     enum duet__via via;
 };
@@ -58,7 +56,6 @@ static struct duet__wait *wait_of_seen(struct duet__list *link)
 static void reset(void)
 {
     duet__store_relaxed(&lock.word, 0);
-    duet__store_relaxed(&suspects, 0);
     duet__list_init(&joined);
 }
 DUET__IN_CHILD(reset)
@@ -105,6 +102,21 @@ bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, e
     return wait->live;
 }
 
+uint64_t duet__look_count(void)
+{
+    return ++counts;
+}
+
+bool duet__look_is_new(const struct duet__parker *parker, uint64_t count)
+{
+    struct duet__wait *wait = parker->joined;
+    if (wait && wait->counted == count)
+        return false;
+    if (wait)
+        wait->counted = count;
+    return true;
+}
+
 bool duet__look_at_all(struct duet__look *look,
                        bool (*belongs)(const duet_future *work, const void *to), const void *to)
 {
@@ -148,21 +160,21 @@ static unsigned count_joined_threads(void)
     return n;
 }
 
-static bool all_threads_rest(const struct duet__look *look)
+static bool all_threads_rest(void)
 {
     struct duet__census before, after;
     if (!take_census(&before))
         return false;
     unsigned threads = duet__thread_count();
     return take_census(&after) && before.threads == after.threads && before.wakes == after.wakes &&
-           threads == before.threads + count_joined_threads() + look->caller_rests;
+           threads == before.threads + count_joined_threads();
 }
 
 bool duet__look_at_threads(struct duet__look *look)
 {
     bool may = false;
     if (look->threads == NOT_ASKED)
-        look->threads = all_threads_rest(look) ? ALL_REST : AWAKE;
+        look->threads = all_threads_rest() ? ALL_REST : AWAKE;
     if (look->threads == AWAKE)
         return true;
     if (look->phase == NAME) /* nobody in particular */
@@ -309,23 +321,22 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
 
 /* ---- Telling ---- */
 
-static void note_suspect(struct duet__wait *wait, bool suspect)
+/* When to look again at a wait that any thread could end: when it is twice as old. With a deadline it
+ * goes on by itself. */
+static int64_t next_look_ns(const struct duet__wait *wait, const struct duet__look *look)
 {
-    if (suspect == wait->suspect)
-        return;
-    wait->suspect = suspect;
-    if (suspect)
-        duet__add_relaxed(&suspects, 1); /* a look, publishes nothing */
-    else
-        duet__sub_release(&suspects, 1);
+    if (look->threads == NOT_ASKED || wait->by_ns != DUET__NEVER)
+        return DUET__NEVER;
+    int64_t now_ns = duet__clock_ns(), age_ns = now_ns - wait->since_ns;
+    return now_ns + (age_ns > DUET__YOUNG_NS ? age_ns : DUET__YOUNG_NS);
 }
 
 /* Under the lock. False: there is nothing to tell; else what to log. */
-static bool search(struct duet__wait *from, bool caller_rests, struct text *text)
+static bool search(struct duet__wait *from, struct text *text, int64_t *ret_look_ns)
 {
-    struct duet__look look = {.caller_rests = caller_rests};
+    struct duet__look look;
     bool found = find_knot(&look, from);
-    note_suspect(from, look.threads != NOT_ASKED);
+    *ret_look_ns = next_look_ns(from, &look);
     if (!found)
         return false;
     struct duet__wait *chosen = choose(&look);
@@ -348,7 +359,8 @@ static bool search(struct duet__wait *from, bool caller_rests, struct text *text
 static void join(struct duet__wait *wait)
 {
     wait->joined = true;
-    wait->told = wait->suspect = false;
+    wait->told = false;
+    wait->counted = 0;
     wait->search = 0;
     wait->number = ++joins;
     wait->thread[0] = '\0';
@@ -358,43 +370,54 @@ static void join(struct duet__wait *wait)
     wait->parker->joined = wait;
 }
 
-void duet__graph_join(struct duet__wait *wait)
+/* Under the lock, which it releases; then the wait may be gone, if it is another's. */
+static void search_and_unlock(struct duet__wait *wait, int64_t *ret_look_ns)
 {
     struct text text;
-    duet__lock(&lock);
-    join(wait);
-    bool found = wait->ops->may_end && search(wait, false, &text);
-    duet__unlock(&lock);
-    if (found) /* `wait` may be gone */
-        duet__log(DUET_ERROR, "%s", text.line);
-}
-
-void duet__graph_again(struct duet__wait *wait)
-{
-    struct text text;
-    duet__lock(&lock);
-    bool found = search(wait, false, &text);
+    bool found = search(wait, &text, ret_look_ns);
     duet__unlock(&lock);
     if (found)
         duet__log(DUET_ERROR, "%s", text.line);
 }
 
-bool duet__graph_has_suspects(void)
+void duet__graph_join(struct duet__wait *wait)
 {
-    return duet__load_relaxed(&suspects) > 0;
+    wait->look_ns = DUET__NEVER;
+    duet__lock(&lock);
+    join(wait);
+    if (wait->ops->may_end)
+        search_and_unlock(wait, &wait->look_ns);
+    else
+        duet__unlock(&lock);
 }
 
-/* If one of them is not stuck, none is: whoever may go on may be who settles it. */
-void duet__graph_rested(bool rests)
+void duet__graph_again(struct duet__wait *wait)
+{
+    duet__lock(&lock);
+    search_and_unlock(wait, &wait->look_ns);
+}
+
+static bool is_for(const struct duet__wait *wait, const void *of)
+{
+    if (!wait->ops->is_list)
+        return wait->of == of;
+    const void *const *list = wait->of;
+    for (size_t i = 0; i < wait->n; i++)
+        if (list[i] == of)
+            return true;
+    return false;
+}
+
+void duet__graph_changed(const void *of)
 {
     struct text text;
-    bool found = false, searched = false;
+    int64_t look_ns; /* the owner's own will come */
+    bool found = false;
     duet__lock(&lock);
-    for (struct duet__list *link = joined.next; link != &joined && !searched; link = link->next) {
+    for (struct duet__list *link = joined.next; link != &joined && !found; link = link->next) {
         struct duet__wait *wait = duet__container(link, struct duet__wait, link);
-        searched = wait->suspect && !wait->told;
-        if (searched)
-            found = search(wait, rests, &text);
+        if (is_for(wait, of)) /* so it is alive */
+            found = search(wait, &text, &look_ns);
     }
     duet__unlock(&lock);
     if (found)
@@ -409,24 +432,6 @@ void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, con
     duet__graph_join(wait);
 }
 
-void duet__graph_lost_holder(const duet_future *f)
-{
-    struct text text;
-    bool found = false;
-    duet__lock(&lock);
-    duet__list_for_each(link, &joined)
-    {
-        struct duet__wait *wait = duet__container(link, struct duet__wait, link);
-        if (wait->of == f) { /* so it is alive; one speaks for all */
-            found = search(wait, false, &text);
-            break;
-        }
-    }
-    duet__unlock(&lock);
-    if (found)
-        duet__log(DUET_ERROR, "%s", text.line);
-}
-
 /* ---- Entering and leaving ---- */
 
 void duet__graph_leave(struct duet__wait *wait)
@@ -435,8 +440,7 @@ void duet__graph_leave(struct duet__wait *wait)
     duet__lock(&lock);
     parker->joined = wait->beneath && wait->beneath->joined ? wait->beneath : NULL;
     duet__list_remove(&wait->link);
-    note_suspect(wait, false);
-    if (wait->told) /* its wait may have ended otherwise in the same moment */
+    if (wait->told)
         duet__and_acquire(&parker->word, ~(uint32_t)DUET__PARK_STUCK);
     duet__unlock(&lock);
 }
@@ -474,6 +478,14 @@ void duet__graph_with_pending(duet_future *f, void (*fn)(duet_future *f))
 }
 
 /* ---- Reports ---- */
+
+const char *duet__wait_describe(const struct duet__wait *wait, char *buf, size_t size)
+{
+    duet__lock(&lock); /* what it is for may be pending, and belong to a pool */
+    wait->ops->describe(wait, buf, size);
+    duet__unlock(&lock);
+    return buf;
+}
 
 const char *duet__graph_describe(const struct duet__parker *parker, char *buf, size_t size)
 {

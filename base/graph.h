@@ -44,6 +44,7 @@ struct duet__wait_ops {
     bool (*may_end)(const struct duet__wait *wait, struct duet__look *look);
     /* What is waited for, "coroutine 'fetch'"; into buf, which is returned. */
     const char *(*describe)(const struct duet__wait *wait, char *buf, size_t size);
+    bool is_list; /* `of` is the address of n futures */
 };
 
 enum duet__wait_kind {
@@ -68,11 +69,12 @@ struct duet__wait {
 
     /* The graph's. */
     bool stands; /* something runs on its thread meanwhile */
-    bool suspect; /* waits, perhaps through others, for what any thread could do */
+    int64_t look_ns; /* the owner's: when it is looked at again; DUET__NEVER */
     bool told; /* of its deadlock: it is about to end */
     bool live, member; /* of the latest search that saw it */
     uint64_t search; /* which that was */
     uint64_t number; /* in the order of joining */
+    uint64_t counted; /* by the latest look that counted it */
     struct duet__list seen; /* in the list of that search */
     char thread[DUET__THREAD_NAME]; /* whose own wait it is, if it is no work's */
 };
@@ -111,15 +113,17 @@ static inline void duet__wait_leave(struct duet__wait *wait)
 
 /* By the owner, or its loop: it has slept for a while. Looks for a knot, and tells its member. */
 void duet__graph_join(struct duet__wait *wait);
-/* By the owner of a wait that has joined: what it waits for has become less; looks again. */
+/* By the owner of a wait that has joined, or its loop: looks again. */
 void duet__graph_again(struct duet__wait *wait);
-/* Of a future for which one holder fewer is left: looks again at whoever waits for it. Only compares
- * the address. */
-void duet__graph_lost_holder(const duet_future *f);
+/* Something has changed about what is waited for, of which the address alone is used: a promise has one
+ * holder fewer, a group one member more. Looks again at whoever waits for it. */
+void duet__graph_changed(const void *of);
 /* WHAT ANY THREAD COULD DO, settle a promise say, is stuck only if there is none left to do it: each
  * thread of the process either sleeps in a joined wait, or rests: a worker without a job, a loop
  * whose coroutines have all joined. Layers that have such threads take part in a census. It is taken
- * twice: what rested both times, and was not woken in between, rested in between, all at once. */
+ * twice: what rested both times, and was not woken in between, rested in between, all at once. That
+ * the last of them has come to rest, or has ended, nobody is told; so a wait that depends on such a
+ * thing is looked at again each time that it has become twice as old. */
 struct duet__census {
     unsigned threads; /* that rest */
     uint64_t wakes; /* changes whenever one of them is woken */
@@ -129,12 +133,6 @@ struct duet__census {
 typedef bool duet__census_fn(struct duet__census *census);
 /* Before main() runs. */
 void duet__census_add(duet__census_fn *fn);
-/* Does somebody wait for what any thread could do? A look; if so, a thread that has rested for as long
- * as a young wait sleeps has that searched again, by the next. */
-bool duet__graph_has_suspects(void);
-/* `rests`: the caller's thread is not counted by its layer, but does. */
-void duet__graph_rested(bool rests);
-
 /* By a caller on whom something stands until it has ended (a loop it runs, a job it runs in place):
  * joins at once. */
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on);
@@ -144,6 +142,10 @@ bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, e
 /* Within may_end(): may all works go on that have joined and of which belongs() is true? */
 bool duet__look_at_all(struct duet__look *look,
                        bool (*belongs)(const duet_future *work, const void *to), const void *to);
+/* Within may_end(), to count those who wait, each once, however often it stands in a queue: a number
+ * for this count; is this one new in it? True if it has not joined. */
+uint64_t duet__look_count(void);
+bool duet__look_is_new(const struct duet__parker *parker, uint64_t count);
 /* Within may_end(), of something that any thread could do: is there one that could? */
 bool duet__look_at_threads(struct duet__look *look);
 
@@ -154,6 +156,8 @@ void duet__graph_pass(void);
 /* Calls fn(f) while f, if it is pending, cannot lose what it belongs to. */
 void duet__graph_with_pending(duet_future *f, void (*fn)(duet_future *f));
 
+/* What a wait is for, by its own thread; into buf, which is returned. */
+const char *duet__wait_describe(const struct duet__wait *wait, char *buf, size_t size);
 /* For a report, by any thread that keeps the work alive: what it waits for, or that it does not; into
  * buf, which is returned. */
 const char *duet__graph_describe(const struct duet__parker *parker, char *buf, size_t size);

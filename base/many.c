@@ -111,11 +111,28 @@ static bool all_may_end(const struct duet__wait *wait, struct duet__look *look)
     return may == pending;
 }
 
-/* The first of them, or the first failure: what has settled otherwise is of no use any more. */
-static bool first_may_end(const struct duet__wait *wait, struct duet__look *look)
+/* Is there one that has settled and ends the wait? It is about to be told. */
+static bool has_answer(const struct duet__wait *wait, bool failures_only)
+{
+    const struct first_wait as = {.failures_only = failures_only};
+    duet_future *const *fs = wait->of;
+    for (size_t i = 0; i < wait->n; i++)
+        if (duet__future_is_settled(fs[i]) && ends(&as, fs[i]))
+            return true;
+    return false;
+}
+
+static bool any_may_end(const struct duet__wait *wait, struct duet__look *look)
 {
     size_t pending, may = count_may_settle(wait, look, &pending);
-    return may > 0 || pending == 0;
+    return may > 0 || has_answer(wait, false);
+}
+
+/* Those that have settled well are of no use any more. */
+static bool failure_may_end(const struct duet__wait *wait, struct duet__look *look)
+{
+    size_t pending, may = count_may_settle(wait, look, &pending);
+    return may > 0 || pending == 0 || has_answer(wait, true);
 }
 
 static const char *describe_list(const struct duet__wait *wait, const char *what, char *buf,
@@ -140,8 +157,9 @@ static const char *describe_first(const struct duet__wait *wait, char *buf, size
     return describe_list(wait, "the first", buf, size);
 }
 
-static const struct duet__wait_ops all_wait_ops = {all_may_end, describe_all};
-static const struct duet__wait_ops first_wait_ops = {first_may_end, describe_first};
+static const struct duet__wait_ops all_ops = {all_may_end, describe_all, true};
+static const struct duet__wait_ops any_ops = {any_may_end, describe_first, true};
+static const struct duet__wait_ops failure_ops = {failure_may_end, describe_first, true};
 
 /* ---- Waiting ---- */
 
@@ -153,7 +171,8 @@ static int wait_first(struct first_wait *wait, struct one_of *ones, duet_future 
     int rc = duet__wait_begin(parker, by, shielded);
     if (rc < 0)
         return rc;
-    duet__wait_enter(&entry, parker, &first_wait_ops, fs, n, by, duet__wait_kind(shielded));
+    duet__wait_enter(&entry, parker, wait->failures_only ? &failure_ops : &any_ops, fs, n, by,
+                     duet__wait_kind(shielded));
     size_t reached = enqueue_all(wait, ones, fs, n, parker);
     while (rc == 0 && duet__load_relaxed(&wait->first) == NONE && wait->consumed < wait->queued) {
         if (wait->consumed > 0 && entry.joined) /* one fewer that could have ended it */
@@ -230,7 +249,7 @@ static int until_all(duet_future *const *fs, size_t n, duet_deadline by)
     struct duet__wait entry;
     bool shielded = parker->shields > 0;
     int rc = 0;
-    duet__wait_enter(&entry, parker, &all_wait_ops, fs, n, by, duet__wait_kind(shielded));
+    duet__wait_enter(&entry, parker, &all_ops, fs, n, by, duet__wait_kind(shielded));
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = duet__future_wait_in(fs[i], parker, by, shielded);
     duet__wait_leave(&entry);
@@ -277,7 +296,7 @@ int duet_future_wait_many(duet_future *const *fs, size_t n, enum duet_until unti
     }
     if (rc == 0 && ret_index)
         *ret_index = index;
-    return rc;
+    return duet__told(rc);
 }
 
 int duet_gather(duet_future *const *fs, size_t n, duet_deadline by, duet_result *results)
@@ -287,5 +306,5 @@ int duet_gather(duet_future *const *fs, size_t n, duet_deadline by, duet_result 
         rc = until_all(fs, n, by);
     for (size_t i = 0; rc == 0 && results && i < n; i++)
         results[i] = fs[i]->result;
-    return rc;
+    return duet__told(rc);
 }

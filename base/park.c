@@ -46,21 +46,36 @@ void duet__blocking_set(struct duet__blocking *blocking)
     thread_blocking = blocking;
 }
 
-/* Sleeps while the word is as we left it. A wait that lasts joins the graph on the way; a job's also
- * if it can not be stuck, so that others may tell what it waits for. */
+/* Sleeps while the word is as we left it, until then; false: it has changed. */
+static bool sleep_on_word_until(struct duet__parker *parker, uint32_t asleep, int64_t by_ns)
+{
+    /* A look; duet__park() acquires. */
+    while (duet__load_relaxed(&parker->word) == asleep) {
+        if (duet__clock_ns() >= by_ns)
+            return true;
+        duet__futex_wait(&parker->word, asleep, by_ns);
+    }
+    return false;
+}
+
+/* Likewise, without end, or to its deadline. On the way a wait that lasts joins the graph, and is
+ * looked at again as it grows old; a job's joins also if it cannot be stuck, so that others may tell
+ * what it waits for. */
 static void sleep_on_word(struct duet__parker *parker, uint32_t asleep, int64_t by_ns,
                           int64_t start_ns)
 {
     struct duet__wait *wait = parker->wait;
     if (wait && !wait->joined && (wait->ops->may_end || parker->work) &&
         by_ns > start_ns + DUET__YOUNG_NS) {
-        duet__futex_wait(&parker->word, asleep, start_ns + DUET__YOUNG_NS);
-        /* A look; duet__park() acquires. */
-        if (duet__load_relaxed(&parker->word) == asleep &&
-            duet__clock_ns() >= start_ns + DUET__YOUNG_NS) {
-            wait->since_ns = start_ns;
-            duet__graph_join(wait);
-        }
+        if (!sleep_on_word_until(parker, asleep, start_ns + DUET__YOUNG_NS))
+            return;
+        wait->since_ns = start_ns;
+        duet__graph_join(wait);
+    }
+    while (wait && wait->joined && wait->look_ns < by_ns) {
+        if (!sleep_on_word_until(parker, asleep, wait->look_ns))
+            return;
+        duet__graph_again(wait);
     }
     duet__futex_wait(&parker->word, asleep, by_ns);
 }
@@ -168,15 +183,15 @@ void duet__call_bare(void (*fn)(void *arg), void *arg)
 
 /* ---- Park and unpark ---- */
 
-/* How a wait fails since its work was cancelled: it has heard of it now. */
-static int cancelled(struct duet__parker *parker)
+int duet__told(int rc)
 {
-    if (parker->ops->heard)
+    struct duet__parker *parker = duet__here();
+    if (rc == -ECANCELED && parker->ops->heard)
         parker->ops->heard(parker);
-    return -ECANCELED;
+    return rc;
 }
 
-int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded)
+static int park(struct duet__parker *parker, duet_deadline by, bool shielded, bool must_come)
 {
     for (;;) {
         /* Acquires what the unparker did. Pairs with the release in duet__unpark(). */
@@ -186,13 +201,9 @@ int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded)
             return 0;
         }
         if ((word & DUET__PARK_CANCEL) && !shielded)
-            return cancelled(parker);
-        if (word & DUET__PARK_STUCK) {
-            /* Set under the graph's lock, of which we are a member until we leave; publishes
-             * nothing. */
-            duet__and_acquire(&parker->word, ~(uint32_t)DUET__PARK_STUCK);
+            return -ECANCELED;
+        if ((word & DUET__PARK_STUCK) && !must_come)
             return -EDEADLK;
-        }
         if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
             return -ETIME;
         uint32_t asleep =
@@ -236,10 +247,14 @@ void duet__park_cancel(struct duet__parker *parker)
         parker->ops->interrupt(parker);
 }
 
+int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded)
+{
+    return park(parker, by, shielded, false);
+}
+
 void duet__park_token(struct duet__parker *parker)
 {
-    while (duet__park(parker, DUET_NEVER, true) < 0)
-        ; /* told of a deadlock while its wait was ended: that goes first */
+    park(parker, DUET_NEVER, true, true);
 }
 
 void duet__park_stuck(struct duet__parker *parker)
@@ -271,7 +286,7 @@ int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielde
 {
     int rc = 0;
     if (!shielded && duet__park_cancelled(parker))
-        rc = cancelled(parker);
+        rc = -ECANCELED;
     else if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
         rc = -ETIME;
     else if (!parker->ops->may_wait)
@@ -307,6 +322,23 @@ void duet__waiter_init(struct duet__waiter *waiter, struct duet__parker *parker)
     waiter->parker = parker;
 }
 
+int duet__wait_claimed_locked(struct duet__waiter *waiter, struct duet__lock *lock,
+                              duet_deadline by, bool shielded)
+{
+    int rc = duet__park(waiter->parker, by, shielded);
+    duet__lock(lock);
+    if (duet__list_linked(&waiter->link)) {
+        duet__list_remove(&waiter->link);
+        return rc;
+    }
+    if (rc < 0) { /* its claimer is between its claim and its unpark */
+        duet__unlock(lock);
+        duet__park_token(waiter->parker);
+        duet__lock(lock);
+    }
+    return 0;
+}
+
 int duet__wait_claimed(struct duet__waiter *waiter, struct duet__lock *lock, duet_deadline by,
                        bool shielded)
 {
@@ -333,7 +365,7 @@ static const char *describe_sleep(const struct duet__wait *wait, char *buf, size
     return buf;
 }
 
-static const struct duet__wait_ops sleep_ops = {NULL, describe_sleep};
+static const struct duet__wait_ops sleep_ops = {NULL, describe_sleep, false};
 
 int duet_sleep(duet_deadline until)
 {
@@ -341,20 +373,19 @@ int duet_sleep(duet_deadline until)
     bool shielded = parker->shields > 0;
     int rc = duet__wait_begin(parker, until, shielded);
     if (rc < 0)
-        return rc == -ETIME ? 0 : rc;
+        return rc == -ETIME ? 0 : duet__told(rc);
     struct duet__wait wait;
     duet__wait_enter(&wait, parker, &sleep_ops, NULL, 0, until, duet__wait_kind(shielded));
     rc = duet__park(parker, until, shielded);
     duet__wait_leave(&wait);
-    return rc == -ETIME ? 0 : rc;
+    return rc == -ETIME ? 0 : duet__told(rc);
 }
 
 bool duet_cancelled(void)
 {
-    struct duet__parker *parker = duet__here();
-    bool is = duet__park_cancelled(parker);
+    bool is = duet__park_cancelled(duet__here());
     if (is)
-        cancelled(parker);
+        duet__told(-ECANCELED);
     return is;
 }
 

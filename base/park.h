@@ -7,8 +7,8 @@
  *              deliver it; so a sleep is ended once, be it by an unpark, a cancellation, a deadline
  *   CANCEL     the work was asked to end: a level, never cleared
  *   SHIELDED   this sleep does not end for CANCEL
- *   STUCK      what the owner waits for can never come (base/graph.h); consumed by its wait, or
- *              cleared when that leaves the graph
+ *   STUCK      what the owner waits for can never come (base/graph.h); set by a search, cleared when
+ *              that wait leaves the graph: until then each sleep within it ends with -EDEADLK
  *   tokens     how many unparks the owner has not consumed yet, in the bits above
  * Every change of it is a read-modify-write, so what one releases reaches every later acquire.
  *
@@ -59,8 +59,8 @@ struct duet__parker_ops {
     int64_t (*now_ns)(struct duet__parker *parker);
     /* By who cancelled it and had no sleep to end, with a reference to the work; NULL: nothing. */
     void (*interrupt)(struct duet__parker *parker);
-    /* By the owner: it has heard of its cancellation; or its outermost shield begins or ends. NULL:
-     * nothing. */
+    /* By the owner: its function has been told of its cancellation; or its outermost shield begins
+     * or ends. NULL: nothing. */
     void (*heard)(struct duet__parker *parker);
     void (*shield)(struct duet__parker *parker, bool begins);
 };
@@ -126,6 +126,10 @@ void duet__park_cancel(struct duet__parker *parker);
  * starts a queued job): true: the wake-up is the caller's now. */
 bool duet__park_claim(struct duet__parker *parker);
 
+/* How a call that the user sees ends: passes rc on, and if that is -ECANCELED, whoever runs here has
+ * heard of its cancellation. */
+int duet__told(int rc);
+
 static inline bool duet__park_cancelled(struct duet__parker *parker)
 {
     /* A level that publishes nothing by itself; relaxed. */
@@ -171,3 +175,6 @@ void duet__waiter_init(struct duet__waiter *waiter, struct duet__parker *parker)
  * -EDEADLK, and the waiter is in no queue. */
 int duet__wait_claimed(struct duet__waiter *waiter, struct duet__lock *lock, duet_deadline by,
                        bool shielded);
+/* Likewise, and the lock is held when it returns: from the moment at which it is in no queue. */
+int duet__wait_claimed_locked(struct duet__waiter *waiter, struct duet__lock *lock,
+                              duet_deadline by, bool shielded);

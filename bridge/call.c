@@ -14,6 +14,7 @@ static int call_begin(void *arg, const duet_opts *opts, duet_deadline by, duet_r
     int rc = duet__wait_begin(here, by, here->shields > 0);
     if (rc == 0)
         return 0;
+    duet__told(rc);
     if (ret)
         *ret = duet_err(rc == -EDEADLK ? rc : -ECANCELED);
     if (opts && opts->drop)
@@ -36,7 +37,7 @@ static int call_finish(duet_future *f, int rc, duet_deadline by, duet_result *re
         duet_future_take(f, ret);
     duet_future_unref(f);
     bool never = rc == -EDEADLK && result.err == rc; /* so would the wait for room have been */
-    return result.err == -ECANCELED || never ? rc : 0;
+    return result.err == -ECANCELED || never ? duet__told(rc) : 0;
 }
 
 int duet_call_with(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts, duet_deadline by,

@@ -137,6 +137,7 @@ static void member_settled(duet_future *f, void *arg)
 /* Links f, whose reference becomes the group's. */
 static void add_member(struct group *group, duet_future *f, bool kept)
 {
+    bool waited_for = false;
     duet__lock(&f->lock);
     duet__check(!duet__load_relaxed(&f->member.group), "a future is in one group at most");
     bool settled = duet__future_is_settled(f), cancelled = false;
@@ -148,6 +149,7 @@ static void add_member(struct group *group, duet_future *f, bool kept)
         cancelled = f->member.asked = group->cancelled;
         duet__list_append(&group->members, &f->member.link);
         group->pending += !settled;
+        waited_for = !settled && !duet__list_empty(&group->waiters);
         duet__unlock(&group->lock);
     }
     if (cancelled)
@@ -161,6 +163,8 @@ static void add_member(struct group *group, duet_future *f, bool kept)
     }
     if (settled && !kept)
         duet_future_unref(f);
+    if (waited_for) /* by whom it may wait for, too */
+        duet__graph_changed(group);
 }
 
 duet_future *duet_group_add(duet_group *public, duet_future *f)
@@ -276,7 +280,7 @@ static const char *describe_members(const struct duet__wait *wait, char *buf, si
     return buf;
 }
 
-static const struct duet__wait_ops group_wait_ops = {members_may_settle, describe_members};
+static const struct duet__wait_ops group_wait_ops = {members_may_settle, describe_members, false};
 
 /* Until nothing is pending. 0, -ETIME, -ECANCELED, -EDEADLK. */
 static int wait_members(duet_group *public, duet_deadline by, enum duet__wait_kind kind)
@@ -314,7 +318,7 @@ int duet_group_wait(duet_group *public, duet_deadline by, duet_result *ret_failu
     if (rc == 0)
         rc = wait_members(public, by, duet__wait_kind(duet__here()->shields > 0));
     if (rc < 0)
-        return rc;
+        return duet__told(rc);
     struct group *group = lock_group(public);
     duet_result failure = group->failed ? group->failed->result : duet_ok();
     if (group->failed)

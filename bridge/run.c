@@ -180,10 +180,11 @@ static void end_default_pool(void)
         duet__pool_end(pool, duet_sec(EXIT_WAIT_S));
 }
 
-void duet__default_pool_forget(void)
+void duet__default_pool_forget(const duet_pool *pool)
 {
     duet__lock(&default_lock);
-    default_pool = NULL; /* its memory stays: somebody may still submit to it, and is refused */
+    if (default_pool == pool)
+        default_pool = NULL; /* its memory stays: who still submits to it is refused */
     duet__unlock(&default_lock);
 }
 

@@ -1,5 +1,6 @@
 /* What starting and ending share. */
 #pragma once
+#include <duet/pool.h>
 
-/* The process's own pool has been shut down: the next use opens another. */
-void duet__default_pool_forget(void);
+/* This pool has been shut down; if it is the process's own, the next use opens another. */
+void duet__default_pool_forget(const duet_pool *pool);

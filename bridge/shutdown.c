@@ -72,11 +72,14 @@ static int await_end(struct runtime *runtime, duet_deadline by, duet_receipt *le
         rc = -ETIME;
     }
     for (size_t i = 0; i < runtime->pool_count; i++) {
-        if (duet__pool_await_empty(runtime->pools[i], by) < 0) {
-            duet__pool_list_left(runtime->pools[i], left);
-            rc = -ETIME;
+        duet__default_pool_forget(runtime->pools[i]);
+        if (duet__pool_await_empty(runtime->pools[i], by) == 0) {
+            duet__pool_leave(runtime->pools[i]);
+            continue;
         }
+        duet__pool_list_left(runtime->pools[i], left);
         duet__pool_dismiss(runtime->pools[i]);
+        rc = -ETIME;
     }
     return rc;
 }
@@ -93,7 +96,6 @@ int duet_shutdown(duet_deadline by, duet_receipt **ret)
         drain(&runtime, duet__half_way(by));
         cancel(&runtime);
         rc = await_end(&runtime, by, &left);
-        duet__default_pool_forget();
         rc = duet__receipt_end(&left, rc, ret);
     }
     runtime_release(&runtime);

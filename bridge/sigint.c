@@ -16,6 +16,17 @@ static _Atomic uint32_t taken; /* 1 from begin to end: one run at a time */
 static _Atomic uint32_t inside; /* handlers that may still touch the run */
 static struct sigaction before; /* of the run that has it */
 
+/* The child has the parent's handler, but not its run. */
+static void reset(void)
+{
+    if (duet__load_relaxed(&owner) || duet__load_relaxed(&taken))
+        sigaction(SIGINT, &before, NULL);
+    duet__store_relaxed(&owner, NULL);
+    duet__store_relaxed(&taken, 0);
+    duet__store_relaxed(&inside, 0);
+}
+DUET__IN_CHILD(reset)
+
 static void die_by(int signo)
 {
     struct sigaction by_default;

@@ -57,7 +57,9 @@ struct report {
 static duet_result fetch(void *arg)
 {
     struct report *report = arg;
-    tell(duet_future_wait(report->done, DUET_NEVER, NULL));
+    duet_future *done = duet_future_ref(report->done); /* it goes on when the others have let go */
+    tell(duet_future_wait(done, DUET_NEVER, NULL));
+    duet_future_unref(done);
     return duet_ok();
 }
 

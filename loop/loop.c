@@ -442,7 +442,7 @@ static void listing_run(struct duet__node *node, void *consumer)
         struct duet__task *task = duet__container(link, struct duet__task, live);
         const struct duet__wait *wait = task->work.parker.wait; /* of our own thread */
         const char *waits_for =
-            wait ? wait->ops->describe(wait, text, sizeof text) : "its moment, or for its turn";
+            wait ? duet__wait_describe(wait, text, sizeof text) : "its moment, or for its turn";
         list_task(loop, task, waits_for, &listing->receipt);
     }
     duet_future_settle(listing->done, duet_ok());
@@ -502,6 +502,7 @@ int duet__loop_await_end(duet_loop *loop, duet_deadline by)
 {
     if (claim(loop)) { /* nobody ran it, nobody will */
         duet__loop_bury(loop);
+        duet__future_settle(&loop->started, duet_err(-ESHUTDOWN), 0);
         end(loop, 0);
     }
     return duet__future_wait(&loop->end, by, DUET__WAIT_SHIELDED);

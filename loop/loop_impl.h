@@ -64,7 +64,7 @@ struct duet_loop {
      * in it has joined the graph; one more at each change. For the census. */
     _Atomic uint32_t rests;
     _Atomic uint32_t turns; /* 1 while a thread turns it; relaxed: a look */
-    bool reviewed; /* since it last ran something: the graph was searched, since we rest */
+    bool looks; /* at the graph, and runs nothing else meanwhile */
     struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
     struct duet__list live; /* tasks started and not ended */
     size_t live_count, coroutine_count; /* the latter: of those, with a stack */

@@ -29,6 +29,13 @@ static void leave(struct duet__task *task)
     errno = saved_errno;
 }
 
+/* By the loop, of a coroutine that sleeps without a deadline: its timer is free to look again. */
+static void look_again_at(struct duet__task *task, const struct duet__wait *wait)
+{
+    if (wait->look_ns != DUET__NEVER)
+        duet__heap_add(&task->loop->timers, &task->timer, wait->look_ns);
+}
+
 static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
 {
     struct duet__task *task = task_of_parker(parker);
@@ -64,7 +71,10 @@ void duet__loop_join_waits(duet_loop *loop)
             return;
         duet__list_remove(&wait->link);
         loop->joined++;
+        loop->looks = true;
         duet__graph_join(wait);
+        loop->looks = false;
+        look_again_at(task_of_parker(wait->parker), wait);
     }
 }
 
@@ -125,6 +135,14 @@ static const struct duet__parker_ops task_parker_ops = {
 void duet__task_timer_due(struct duet__timer *timer)
 {
     struct duet__task *task = duet__container(timer, struct duet__task, timer);
+    struct duet__wait *wait = task->work.parker.wait;
+    if (wait && wait->by_ns == DUET__NEVER) { /* it is not its deadline */
+        task->loop->looks = true;
+        duet__graph_again(wait);
+        task->loop->looks = false;
+        look_again_at(task, wait);
+        return;
+    }
     /* If somebody else has cleared SLEEPING, the node is already on its way. */
     if (duet__park_claim(&task->work.parker))
         duet__loop_ready(task->loop, &task->node);
@@ -154,7 +172,8 @@ static bool task_may_settle(const duet_future *f, struct duet__look *look)
 
 static int64_t task_since(const duet_future *f)
 {
-    return duet__container(f, struct duet__task, work.future)->since_ns;
+    /* An age, nothing else. */
+    return duet__load_relaxed(&duet__container(f, struct duet__task, work.future)->since_ns);
 }
 
 static const struct duet__future_ops coroutine_ops = {.kind = "coroutine",
@@ -176,7 +195,7 @@ bool duet__task_is_of_loop(const duet_future *work, const void *loop)
 static void task_live(struct duet__task *task)
 {
     task->started = true;
-    task->since_ns = task->loop->now_ns;
+    duet__store_relaxed(&task->since_ns, task->loop->now_ns);
     task->work.parker.outer = task->loop->outer;
     duet__list_append(&task->loop->live, &task->live);
     task->loop->live_count++;
@@ -292,7 +311,7 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
     task->timer.place = 0;
     task->loop = loop;
     task->started = false;
-    task->since_ns = 0;
+    duet__store_relaxed(&task->since_ns, 0);
     task->stack = NULL;
     task->stack_size = opts ? opts->stack_size : 0;
     task->callback = NULL;

@@ -23,7 +23,7 @@ struct duet__task {
     duet_loop *loop;
     struct duet__list live; /* in the loop's list from its start to its end */
     bool started; /* written by the loop while the task is not asleep */
-    int64_t since_ns; /* when it started; written before others may ask */
+    _Atomic int64_t since_ns; /* when it started; relaxed */
     struct duet__stack *stack; /* from its start to its end; NULL: not started, or has none */
     size_t stack_size; /* 0: the loop's */
     duet_callback *callback; /* of a task without a stack */

@@ -55,7 +55,6 @@ static void run_ready(duet_loop *loop)
     for (int budget = RUN_BUDGET; budget > 0; budget--) {
         if ((node = duet__run_queue_pop(&loop->ready)) == NULL)
             return;
-        loop->reviewed = false;
         node->run(node, loop);
     }
 }
@@ -99,24 +98,18 @@ bool duet__loop_rests(duet_loop *loop, struct duet__census *census)
     uint32_t rests = duet__add_acq_rel(&loop->rests, 0);
     census->wakes += rests;
     if (duet_loop_self() == loop)
-        return only_others_could(loop) && !duet__port_has_nodes(loop->port);
+        return loop->looks && only_others_could(loop) && !duet__port_has_nodes(loop->port);
     return (rests & 1) && !duet__port_has_nodes(loop->port);
 }
 
-/* When a loop that rests while somebody waits for what any thread could do has that looked at. */
-static int64_t review_ns(duet_loop *loop)
+/* Looks at the graph that are due come before it counts as awake: so two that look at the same time do
+ * not take each other for awake. */
+static void look_while_resting(duet_loop *loop)
 {
-    if (loop->reviewed || !duet__graph_has_suspects() || !only_others_could(loop))
-        return DUET__NEVER;
-    return loop->now_ns + DUET__YOUNG_NS;
-}
-
-static void review(duet_loop *loop, int64_t at_ns)
-{
-    if (at_ns == DUET__NEVER || duet__port_has_nodes(loop->port) || duet__clock_ns() < at_ns)
+    if (duet__port_has_nodes(loop->port))
         return;
-    loop->reviewed = true;
-    duet__graph_rested(false);
+    loop->now_ns = duet__clock_ns();
+    expire(loop);
 }
 
 static void sleep_until(duet_loop *loop, int64_t by_ns)
@@ -132,8 +125,10 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
     if (by_ns > start_ns)
         check_ring(loop, duet__ring_wait(&loop->ring,
                                          by_ns == DUET__NEVER ? DUET__NEVER : by_ns - start_ns));
-    if (rests)
+    if (rests) {
+        look_while_resting(loop);
         note_rest(loop);
+    }
     duet__port_awake(loop->port);
     if (duet__port_has_nodes(loop->port))
         duet__spin_slept(&loop->spin, duet__clock_ns() - start_ns);
@@ -146,9 +141,6 @@ static void rest(duet_loop *loop)
     int64_t join_ns = duet__loop_next_join_ns(loop);
     if (join_ns < by_ns)
         by_ns = join_ns;
-    int64_t look_ns = review_ns(loop);
-    if (look_ns < by_ns)
-        by_ns = look_ns;
     if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
         loop->spin.budget_ns = loop->spin.limit_ns;
     if (duet__spin(&loop->spin, something_came, loop, by_ns))
@@ -160,7 +152,6 @@ static void rest(duet_loop *loop)
     if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
         by_ns = loop->now_ns + TRIM_EVERY_NS;
     sleep_until(loop, by_ns);
-    review(loop, look_ns);
 }
 
 static bool has_ended(duet_loop *loop)

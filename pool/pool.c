@@ -233,7 +233,7 @@ void duet__pool_dismiss(duet_pool *pool)
 }
 
 /* Of a pool without jobs: its workers have only to leave. */
-static void leave_and_join(duet_pool *pool)
+void duet__pool_leave(duet_pool *pool)
 {
     duet__pool_dismiss(pool);
     duet__future_wait(&pool->left, DUET_NEVER, DUET__WAIT_ENDS); /* off the loop, if here is one */
@@ -251,7 +251,6 @@ static int start_least(duet_pool *pool)
     for (unsigned i = 0; rc == 0 && i < pool->config.workers_min; i++) {
         duet__lock(&pool->lock);
         pool->threads++;
-        pool->starting++;
         pool->coming++;
         duet__unlock(&pool->lock);
         rc = duet__summon_now(pool, (struct duet__summons){.start = true});
@@ -267,9 +266,9 @@ static int start_least(duet_pool *pool)
 static void undo_open(duet_pool *pool)
 {
     struct duet__parker *before = duet__here_set(NULL);
-    leave_and_join(pool);
+    duet__pool_leave(pool);
     duet__here_set(before);
-    pool_free(pool);
+    duet__pool_release(pool); /* a shutdown of all pools may hold it, too */
 }
 
 int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
@@ -326,8 +325,9 @@ void duet_pool_stats_get(const duet_pool *pool, duet_pool_stats *ret)
     }
     struct duet__lock *lock = (struct duet__lock *)&pool->lock;
     duet__lock(lock);
+    unsigned workers = duet__note_workers((duet_pool *)pool);
     *ret = pool->stats;
-    ret->workers = pool->threads > pool->starting ? pool->threads - pool->starting : 0;
+    ret->workers = workers;
     ret->blocked_in_wait = pool->lent;
     duet__unlock(lock);
 }
@@ -469,7 +469,7 @@ int duet__pool_end(duet_pool *pool, duet_deadline by)
     if (rc == -ETIME)
         report_left(pool);
     if (rc == 0)
-        leave_and_join(pool);
+        duet__pool_leave(pool);
     return rc;
 }
 
@@ -499,7 +499,7 @@ int duet_pool_shutdown(duet_pool *pool, duet_deadline by, duet_receipt **ret)
         duet__pool_list_left(pool, &left);
         duet__pool_dismiss(pool);
     } else {
-        leave_and_join(pool);
+        duet__pool_leave(pool);
     }
     duet__pool_release(pool);
     return duet__receipt_end(&left, rc, ret);

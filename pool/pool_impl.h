@@ -30,7 +30,7 @@ struct duet__job {
     bool in_place; /* runs in its submitter's thread, in no slot */
     bool lent; /* waits, and its worker's slot is lent */
     bool abandoned;
-    int64_t since_ns; /* when it started; of the coarse clock */
+    _Atomic int64_t since_ns; /* when it started; of the coarse clock; relaxed */
     struct duet__list link; /* in the pool's queue, then in its list of running ones */
     struct duet__interrupt interrupt;
 };
@@ -59,9 +59,9 @@ struct duet_pool {
         active[DUET__LANES]; /* slots in use: jobs on workers, but for those that lent theirs */
     unsigned lent; /* workers whose job waits, and whose slot is lent */
     unsigned threads; /* workers, from the decision to start one to its exit */
-    unsigned starting; /* of those, not known yet to have been started */
     unsigned coming; /* of those, on their way to look for a job */
-    unsigned numbers; /* given to workers so far */
+    unsigned started, begun, left_count; /* workers so far: by their starters' count, their own, and
+                                            that of those that left */
     unsigned urgent_in_row; /* jobs started while a normal one could have been */
     bool cannot_start; /* the system refused the last thread */
 
@@ -110,14 +110,14 @@ struct duet__summons {
 
 /* Under the lock: the next job, in a slot of ours now; NULL: none, or no slot is free. */
 struct duet__job *duet__slot_take(duet_pool *pool);
-/* Under the lock: is there something to take, or to leave for? */
-bool duet__slot_is_ready(const duet_pool *pool);
 /* Under the lock: a job has ended that was on a worker, which is `coming` from here on. */
 void duet__slot_give(struct duet__job *job);
 /* Under the lock: a job has come or a slot has become free: who takes it? */
 struct duet__summons duet__summon(duet_pool *pool);
 /* Without the lock: does so. 0, or a negative errno: a thread could not be started. */
 int duet__summon_now(duet_pool *pool, struct duet__summons summons);
+/* Under the lock: how many workers there are; and keeps their statistics. */
+unsigned duet__note_workers(duet_pool *pool);
 /* By a worker whose job blocks in a wait, and when that is over. */
 void duet__slot_lend(struct duet__blocking *worker);
 void duet__slot_back(struct duet__blocking *worker);
@@ -151,6 +151,7 @@ void duet__pool_refuse(duet_pool *pool);
 int duet__pool_await_empty(duet_pool *pool, duet_deadline by);
 void duet__pool_cancel(duet_pool *pool);
 void duet__pool_dismiss(duet_pool *pool); /* workers without a job leave */
+void duet__pool_leave(duet_pool *pool); /* of a pool without jobs: all have left, and are joined */
 void duet__pool_list_left(duet_pool *pool, duet_receipt *receipt);
 /* -EDEADLK: here is a job of this pool, or nothing may wait; -EOWNERDEAD. */
 int duet__pool_may_await(const duet_pool *pool);

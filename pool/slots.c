@@ -43,11 +43,6 @@ static bool is_ready(const duet_pool *pool, unsigned lane)
     return !duet__list_empty(&pool->lanes[lane]) && has_slot(pool, lane);
 }
 
-bool duet__slot_is_ready(const duet_pool *pool)
-{
-    return pool->leaving || is_ready(pool, DUET__NORMAL) || is_ready(pool, DUET__URGENT);
-}
-
 /* Of this lane: the oldest job that nobody cancels at this moment, now ours; NULL. */
 static struct duet__job *take(duet_pool *pool, unsigned lane)
 {
@@ -124,20 +119,27 @@ struct duet__summons duet__summon(duet_pool *pool)
     } else if (may_have_thread(pool)) {
         summons.start = true;
         pool->threads++;
-        pool->starting++;
         pool->coming++;
     }
     return summons;
+}
+
+/* One that runs already may be counted by itself before its starter has; and the other way round. */
+unsigned duet__note_workers(duet_pool *pool)
+{
+    unsigned started = pool->begun > pool->started ? pool->begun : pool->started;
+    pool->stats.threads_started = started;
+    if (pool->stats.workers_peak < started - pool->left_count)
+        pool->stats.workers_peak = started - pool->left_count;
+    return started - pool->left_count;
 }
 
 static void note_started_thread(duet_pool *pool)
 {
     duet__lock(&pool->lock);
     pool->cannot_start = false;
-    pool->starting--;
-    pool->stats.threads_started++;
-    if (pool->stats.workers_peak + pool->starting < pool->threads)
-        pool->stats.workers_peak = pool->threads - pool->starting;
+    pool->started++;
+    duet__note_workers(pool);
     duet__unlock(&pool->lock);
 }
 
@@ -147,7 +149,6 @@ static void note_refused_thread(duet_pool *pool, int rc)
     bool first = !pool->cannot_start;
     pool->cannot_start = true;
     pool->threads--;
-    pool->starting--;
     pool->coming--;
     pool->stats.threads_refused++;
     duet__pool_less(pool);

@@ -34,7 +34,7 @@ static bool job_may_settle(const duet_future *f, struct duet__look *look)
 
 static int64_t job_since(const duet_future *f)
 {
-    return duet__job_of(f)->since_ns;
+    return duet__load_relaxed(&duet__job_of(f)->since_ns); /* an age, nothing else */
 }
 
 static void job_abandoned(duet_future *f)
@@ -88,6 +88,8 @@ static void job_wake_cancelled(struct duet__parker *parker)
     struct duet__job *job = duet__container(parker, struct duet__job, work.parker);
     if (job->started) {
         duet__thread_wake(parker);
+        if (job->flags & DUET_INTERRUPT) /* what it waited for may have come in the same moment */
+            duet__interrupt_send(&job->interrupt);
         return;
     }
     duet_pool *pool = job->pool;
@@ -151,7 +153,7 @@ static struct duet__job *job_new(duet_pool *pool, duet_fn *fn, void *arg, const 
     job->flags = opts ? opts->flags : 0;
     job->lane = opts && opts->priority ? DUET__URGENT : DUET__NORMAL;
     job->started = job->in_place = job->lent = job->abandoned = false;
-    job->since_ns = 0;
+    duet__store_relaxed(&job->since_ns, 0);
     job->link.next = NULL;
     job->interrupt = (struct duet__interrupt){.open = false};
     return job;
@@ -172,7 +174,8 @@ static bool room_may_come(const struct duet__wait *wait, struct duet__look *look
     const struct room_wait *room = wait->of;
     duet_pool *pool = room->pool;
     duet__lock(&pool->lock);
-    bool may = !duet__list_linked(&room->waiter.link); /* it was promised one just now */
+    /* It was promised one just now, or somebody else was, who may start. */
+    bool may = !duet__list_linked(&room->waiter.link) || pool->promised > 0 || pool->closing;
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         if (!duet__list_empty(&pool->lanes[lane]) && duet__slot_may_come(pool, lane, look))
             may = true;
@@ -187,7 +190,7 @@ static const char *describe_room(const struct duet__wait *wait, char *buf, size_
     return buf;
 }
 
-static const struct duet__wait_ops room_wait_ops = {room_may_come, describe_room};
+static const struct duet__wait_ops room_wait_ops = {room_may_come, describe_room, false};
 
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
 {
@@ -205,13 +208,17 @@ static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadl
     bool shielded = here->shields > 0;
     duet__waiter_init(&room.waiter, here);
     duet__list_append(&pool->room, &room.waiter.link);
+    pool->owners++; /* while we are in the graph, a search may look at it */
     duet__unlock(&pool->lock);
     duet__wait_enter(&room.wait, here, &room_wait_ops, &room, 1, by, duet__wait_kind(shielded));
     int rc = duet__wait_claimed(&room.waiter, &pool->lock, by, shielded);
     duet__wait_leave(&room.wait);
-    if (rc < 0)
+    if (rc < 0) {
+        duet__pool_release(pool);
         return duet__wait_failed(here, rc); /* it may not have parked at all */
+    }
     duet__lock(&pool->lock);
+    pool->owners--;
     pool->promised--;
     duet__pool_less(pool);
     return 0;
@@ -295,14 +302,19 @@ static void run_here(duet_pool *pool, struct duet__job *job, struct duet__parker
     struct duet__wait stand;
     duet__park_claim(&job->work.parker);
     job->started = job->in_place = true;
-    job->since_ns = duet__clock_coarse_ns();
+    duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
     duet__list_append(&pool->running, &job->link);
     pool->jobs++;
     pool->stats.submitted++;
     pool->stats.busy++;
     duet__unlock(&pool->lock);
     duet__graph_stand(&stand, here, &job->work.future);
+    bool shields = here->ops->shield && here->shields == 0; /* its signals are not this job's */
+    if (shields)
+        here->ops->shield(here, true);
     duet__job_run(job, NULL);
+    if (shields)
+        here->ops->shield(here, false);
     duet__wait_leave(&stand);
 }
 

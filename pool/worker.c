@@ -59,29 +59,17 @@ static bool stand_idle_until(duet_pool *pool, duet_deadline by)
     duet__list_append(&pool->idle, &waiter.link);
     duet__unlock(&pool->lock);
     /* Ended by duet__summon_now(), by who ends the pool, or by its time. */
-    int rc = duet__wait_claimed(&waiter, &pool->lock, by, true);
-    duet__lock(&pool->lock);
-    if (rc == 0)
-        pool->coming--;
-    return rc == 0;
+    if (duet__wait_claimed_locked(&waiter, &pool->lock, by, true) < 0)
+        return false;
+    pool->coming--;
+    return true;
 }
 
 /* Likewise. False: for so long that we may go. */
 static bool stand_idle(duet_pool *pool)
 {
     bool may_go = pool->threads > pool->config.workers_min && pool->config.idle_ns >= 0;
-    duet_deadline by = may_go ? duet_ns(pool->config.idle_ns) : DUET_NEVER;
-    duet_deadline look = duet_ns(DUET__YOUNG_NS);
-    if (duet__graph_has_suspects() && look.ns < by.ns) {
-        if (stand_idle_until(pool, look))
-            return true;
-        duet__unlock(&pool->lock);
-        duet__graph_rested(true);
-        duet__lock(&pool->lock);
-        if (duet__slot_is_ready(pool)) /* it came while we were not in the list of the idle */
-            return true;
-    }
-    return stand_idle_until(pool, by);
+    return stand_idle_until(pool, may_go ? duet_ns(pool->config.idle_ns) : DUET_NEVER);
 }
 
 /* Under the lock: has it nothing to stay for? Whoever queues a job after this finds one thread
@@ -91,19 +79,18 @@ static bool may_leave(const duet_pool *pool, bool idle_for_long)
     return pool->leaving || (idle_for_long && pool->threads > pool->config.workers_min);
 }
 
-/* Under the lock: joins who has left before us, while we still count as a thread: so there is never
- * more than one that does not and yet exists, and who has joined the last has joined all. False:
- * there is a job after all. */
-static bool join_who_left(duet_pool *pool)
+/* Under the lock, which it releases meanwhile: joins who has left before us, while we still count as a
+ * thread. So there is never more than one that does not and yet exists, and who has joined the last
+ * has joined all. */
+static void join_who_left(duet_pool *pool)
 {
-    while (pool->has_gone) {
-        pthread_t gone = pool->gone;
-        pool->has_gone = false;
-        duet__unlock(&pool->lock);
-        pthread_join(gone, NULL); /* it has only to return from its function */
-        duet__lock(&pool->lock);
-    }
-    return pool->leaving || !duet__slot_is_ready(pool);
+    pthread_t gone = pool->gone;
+    pool->has_gone = false;
+    pool->coming++; /* for whoever has a job meanwhile */
+    duet__unlock(&pool->lock);
+    pthread_join(gone, NULL); /* it has only to return from its function */
+    duet__lock(&pool->lock);
+    pool->coming--;
 }
 
 static void work(struct duet__worker *worker)
@@ -114,7 +101,7 @@ static void work(struct duet__worker *worker)
         struct duet__job *job = duet__slot_take(pool);
         if (job) {
             struct duet__waiter *submitter = duet__pool_promise_place(pool);
-            job->since_ns = duet__clock_coarse_ns();
+            duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
             worker->job = job;
             duet__unlock(&pool->lock);
             duet__waiter_tell(submitter);
@@ -123,8 +110,9 @@ static void work(struct duet__worker *worker)
             pool->coming--;
             idle_for_long = false;
         } else if (may_leave(pool, idle_for_long)) {
-            if (join_who_left(pool) && may_leave(pool, idle_for_long))
+            if (!pool->has_gone)
                 return;
+            join_who_left(pool);
         } else {
             idle_for_long = !stand_idle(pool);
         }
@@ -135,6 +123,7 @@ static void work(struct duet__worker *worker)
 static void leave(duet_pool *pool)
 {
     pool->threads--;
+    pool->left_count++;
     pool->has_gone = pool->owners > 0;
     if (pool->has_gone)
         pool->gone = pthread_self();
@@ -162,7 +151,8 @@ static void *worker_main(void *arg)
     duet_pool *pool = worker.pool;
     duet__blocking_set(&worker.blocking);
     duet__lock(&pool->lock);
-    unsigned number = pool->numbers++;
+    unsigned number = pool->begun++;
+    duet__note_workers(pool);
     duet__unlock(&pool->lock);
     name_thread(pool, number);
     duet__lock(&pool->lock);

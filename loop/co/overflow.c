@@ -28,6 +28,22 @@ static bool installed[SIGNALS];
 static _Thread_local void *altstack; /* ours, if this thread had none */
 static _Thread_local unsigned nested;
 
+/* A child finds the three as they are between two changes, and the mutex free. */
+static void lock_for_fork(void)
+{
+    pthread_mutex_lock(&mutex);
+}
+
+static void unlock_after_fork(void)
+{
+    pthread_mutex_unlock(&mutex);
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork);
+}
+
 /* ---- In the handler: only what is safe in a signal ---- */
 
 struct text {

@@ -110,8 +110,9 @@ enum duet_when_full {
 /* Of the main coroutine of duet_run_with(): the first SIGINT cancels it, the second ends the
  * process. */
 #define DUET_SIGINT (1u << 3)
-/* Of a promise: whoever is going to settle it holds a reference of its own while others wait for it.
- * Then a wait for a promise to which only waiters hold references is -EDEADLK. */
+/* Of a promise: whoever waits for it holds a reference of its own, and while anybody waits, so does
+ * whoever is going to settle it. Then a wait for a promise to which only waiters hold references is
+ * -EDEADLK. */
 #define DUET_SETTLER_HOLDS (1u << 4)
 
 /* For the *_with() forms; zero means default. */
