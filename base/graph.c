@@ -311,7 +311,8 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
             add(text, ", and every thread that could settle it rests, or waits too");
             return;
         }
-        add_via(text, look->via, look->next);
+        bool one_of = look->via == DUET__VIA_ITSELF && at->ops->is_many;
+        add_via(text, one_of ? DUET__VIA_MEMBER : look->via, look->next);
         if (look->next == from)
             return;
         at = look->next;
@@ -399,7 +400,7 @@ void duet__graph_again(struct duet__wait *wait)
 
 static bool is_for(const struct duet__wait *wait, const void *of)
 {
-    if (!wait->ops->is_list)
+    if (!wait->ops->is_many || wait->n == 0)
         return wait->of == of;
     const void *const *list = wait->of;
     for (size_t i = 0; i < wait->n; i++)

@@ -44,7 +44,7 @@ struct duet__wait_ops {
     bool (*may_end)(const struct duet__wait *wait, struct duet__look *look);
     /* What is waited for, "coroutine 'fetch'"; into buf, which is returned. */
     const char *(*describe)(const struct duet__wait *wait, char *buf, size_t size);
-    bool is_list; /* `of` is the address of n futures */
+    bool is_many; /* it is for several; if n > 0, `of` is the address of n futures */
 };
 
 enum duet__wait_kind {

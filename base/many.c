@@ -138,12 +138,10 @@ static bool failure_may_end(const struct duet__wait *wait, struct duet__look *lo
 static const char *describe_list(const struct duet__wait *wait, const char *what, char *buf,
                                  size_t size)
 {
-    char text[128];
     duet_future *const *fs = wait->of;
     if (wait->n == 1)
         return duet__future_describe_place(fs[0], buf, size);
-    snprintf(buf, size, "%s of %zu, %s among them", what, wait->n,
-             duet__future_describe_place(fs[0], text, sizeof text));
+    snprintf(buf, size, "%s of %zu", what, wait->n);
     return buf;
 }
 

@@ -280,7 +280,7 @@ static const char *describe_members(const struct duet__wait *wait, char *buf, si
     return buf;
 }
 
-static const struct duet__wait_ops group_wait_ops = {members_may_settle, describe_members, false};
+static const struct duet__wait_ops group_wait_ops = {members_may_settle, describe_members, true};
 
 /* Until nothing is pending. 0, -ETIME, -ECANCELED, -EDEADLK. */
 static int wait_members(duet_group *public, duet_deadline by, enum duet__wait_kind kind)
@@ -288,7 +288,7 @@ static int wait_members(duet_group *public, duet_deadline by, enum duet__wait_ki
     struct duet__parker *here = duet__here();
     struct duet__wait entry;
     bool shielded = kind != DUET__WAIT_PLAIN;
-    duet__wait_enter(&entry, here, &group_wait_ops, public, 1, by, kind);
+    duet__wait_enter(&entry, here, &group_wait_ops, public, 0, by, kind);
     struct group *group = lock_group(public);
     int rc = 0;
     while (rc == 0 && group->pending > 0) {
