@@ -282,7 +282,7 @@ int duet_future_take(duet_future *f, duet_result *ret)
     if (!f)
         return duet__bad_argument(__func__, "f is NULL");
     if (!duet__future_is_settled(f))
-        return -EAGAIN;
+        return duet__is_foreign(f->process) ? -EOWNERDEAD : -EAGAIN;
     if (duet__future_is_immortal(f)) { /* each of its many holders is the first */
         if (ret)
             *ret = f->result;

@@ -12,7 +12,7 @@
 /* Guards all below, and what waits and parkers have of the graph. */
 static struct duet__lock lock;
 static struct duet__list joined = {&joined, &joined};
-static uint64_t joins, searches, counts;
+static uint64_t joins, searches, gatherings, knots, counts;
 
 enum {
     CENSUS_MOST = 4,
@@ -23,16 +23,20 @@ static size_t census_count;
 enum phase {
     COLLECT, /* whom does it depend on, directly or not? */
     JUDGE, /* who of them may go on? */
-    GATHER, /* who of the rest are its circle? */
+    GATHER, /* whom of the rest does it reach? */
+    REACH, /* do those reach it? */
     NAME, /* one step along that circle */
 };
 
 /* One search. */
 struct duet__look {
     enum phase phase;
-    uint64_t search;
+    uint64_t search; /* its number */
     struct duet__list seen; /* waits, in the order in which they were found */
     struct duet__list members; /* of those, the circle */
+    bool reached; /* one that reaches what we look for */
+    uint64_t gathering; /* given to its members */
+    uint64_t knot; /* given to all that were ever gathered */
     enum {
         NOT_ASKED,
         AWAKE,
@@ -75,7 +79,7 @@ static bool goes_on(const struct duet__wait *wait)
 static void collect(struct duet__look *look, struct duet__wait *wait)
 {
     wait->search = look->search;
-    wait->member = false;
+    wait->gathered = wait->reaches = 0;
     wait->live = goes_on(wait);
     duet__list_append(&look->seen, &wait->seen);
 }
@@ -90,12 +94,16 @@ bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, e
             return true;
         collect(look, wait);
     }
-    if (look->phase == GATHER && !wait->live && !wait->member) {
-        wait->member = true;
+    if (look->phase == GATHER && !wait->live && wait->gathered != look->gathering) {
+        wait->gathered = look->gathering;
+        wait->knot = look->knot;
         duet__list_remove(&wait->seen);
         duet__list_append(&look->members, &wait->seen);
     }
-    if (look->phase == NAME && wait->member && !look->next) {
+    if (look->phase == REACH && wait->gathered == look->gathering &&
+        wait->reaches == look->gathering)
+        look->reached = true;
+    if (look->phase == NAME && wait->gathered == look->gathering && !look->next) {
         look->next = wait;
         look->via = via;
     }
@@ -193,7 +201,62 @@ bool duet__look_at_threads(struct duet__look *look)
 
 /* ---- Searching ---- */
 
-/* Is there a knot that `from` is in? Then its members are look->members. */
+/* look->members: all that `from` reaches through stuck waits; itself only if it does. */
+static void gather(struct duet__look *look, const struct duet__wait *from)
+{
+    for (struct duet__list *link; (link = duet__list_pop(&look->members)) != NULL;)
+        duet__list_append(&look->seen, link);
+    look->phase = GATHER;
+    look->gathering = ++gatherings;
+    from->ops->may_end(from, look);
+    duet__list_for_each(link, &look->members) /* grows meanwhile */
+    {
+        const struct duet__wait *wait = wait_of_seen(link);
+        wait->ops->may_end(wait, look);
+    }
+}
+
+/* One of the members that does not reach `to`; NULL: all do. */
+static struct duet__wait *one_that_does_not_reach(struct duet__look *look, struct duet__wait *to)
+{
+    bool changed;
+    look->phase = REACH;
+    to->reaches = look->gathering;
+    do {
+        changed = false;
+        duet__list_for_each(link, &look->members)
+        {
+            struct duet__wait *wait = wait_of_seen(link);
+            if (wait->reaches == look->gathering)
+                continue;
+            look->reached = false;
+            wait->ops->may_end(wait, look);
+            if (look->reached) {
+                wait->reaches = look->gathering;
+                changed = true;
+            }
+        }
+    } while (changed);
+    duet__list_for_each(link, &look->members)
+    {
+        struct duet__wait *wait = wait_of_seen(link);
+        if (wait->reaches != look->gathering)
+            return wait;
+    }
+    return NULL;
+}
+
+/* look->members: a circle that `from` is in, or that it stands behind: those all reach each other, and
+ * nothing else. One that does not reach where we began is nearer to it, since it reaches fewer. */
+static void gather_circle(struct duet__look *look, struct duet__wait *from)
+{
+    do {
+        gather(look, from);
+        from = one_that_does_not_reach(look, from);
+    } while (from);
+}
+
+/* Is there a knot that `from` is in, or behind? Then its members are look->members. */
 static bool find_knot(struct duet__look *look, struct duet__wait *from)
 {
     bool changed;
@@ -222,19 +285,16 @@ static bool find_knot(struct duet__look *look, struct duet__wait *from)
         if (from->live)
             return false;
     } while (changed);
-    look->phase = GATHER;
-    duet__look_at(look, from->parker, DUET__VIA_ITSELF);
-    duet__list_for_each(link, &look->members)
-    {
-        struct duet__wait *wait = wait_of_seen(link);
-        wait->ops->may_end(wait, look);
-    }
+    gather_circle(look, from);
     return true;
 }
 
 /* Is a before b in the order in which they are told? */
 static bool is_before(const struct duet__wait *a, const struct duet__wait *b)
 {
+    bool a_closes = a->kind == DUET__WAIT_CLOSES, b_closes = b->kind == DUET__WAIT_CLOSES;
+    if (a_closes != b_closes)
+        return b_closes;
     if (a->by_ns != b->by_ns)
         return a->by_ns < b->by_ns;
     if (a->since_ns != b->since_ns)
@@ -333,11 +393,11 @@ static int64_t next_look_ns(const struct duet__wait *wait, const struct duet__lo
 }
 
 /* Under the lock. False: there is nothing to tell; else what to log. */
-static bool search(struct duet__wait *from, struct text *text, int64_t *ret_look_ns)
+static bool search(struct duet__wait *from, uint64_t knot, struct text *text)
 {
-    struct duet__look look;
+    struct duet__look look = {.knot = knot};
     bool found = find_knot(&look, from);
-    *ret_look_ns = next_look_ns(from, &look);
+    duet__store_relaxed(&from->look_ns, next_look_ns(from, &look));
     if (!found)
         return false;
     struct duet__wait *chosen = choose(&look);
@@ -356,13 +416,41 @@ static bool search(struct duet__wait *from, struct text *text, int64_t *ret_look
     return true;
 }
 
+/* Under the lock. In what is left of this knot: is there another? */
+static bool search_rest(uint64_t knot, struct text *text)
+{
+    duet__list_for_each(link, &joined)
+    {
+        struct duet__wait *wait = duet__container(link, struct duet__wait, link);
+        if (wait->knot == knot && !wait->told && search(wait, knot, text))
+            return true;
+    }
+    return false;
+}
+
+/* Under the lock, which it releases. Whom one verdict does not free waits in several circles: so until
+ * there is none left. `from` may be gone after the first, if it is another's. */
+static void search_and_unlock(struct duet__wait *from)
+{
+    struct text text;
+    uint64_t knot = ++knots;
+    bool found = search(from, knot, &text);
+    duet__unlock(&lock);
+    while (found) {
+        duet__log(DUET_ERROR, "%s", text.line); /* the user's code, so not under the lock */
+        duet__lock(&lock);
+        found = search_rest(knot, &text);
+        duet__unlock(&lock);
+    }
+}
+
 /* Under the lock. */
 static void join(struct duet__wait *wait)
 {
     wait->joined = true;
     wait->told = false;
-    wait->counted = 0;
-    wait->search = 0;
+    wait->counted = wait->search = wait->knot = 0;
+    duet__store_relaxed(&wait->look_ns, DUET__NEVER);
     wait->number = ++joins;
     wait->thread[0] = '\0';
     if (!wait->parker->work)
@@ -371,23 +459,12 @@ static void join(struct duet__wait *wait)
     wait->parker->joined = wait;
 }
 
-/* Under the lock, which it releases; then the wait may be gone, if it is another's. */
-static void search_and_unlock(struct duet__wait *wait, int64_t *ret_look_ns)
-{
-    struct text text;
-    bool found = search(wait, &text, ret_look_ns);
-    duet__unlock(&lock);
-    if (found)
-        duet__log(DUET_ERROR, "%s", text.line);
-}
-
 void duet__graph_join(struct duet__wait *wait)
 {
-    wait->look_ns = DUET__NEVER;
     duet__lock(&lock);
     join(wait);
     if (wait->ops->may_end)
-        search_and_unlock(wait, &wait->look_ns);
+        search_and_unlock(wait);
     else
         duet__unlock(&lock);
 }
@@ -395,7 +472,7 @@ void duet__graph_join(struct duet__wait *wait)
 void duet__graph_again(struct duet__wait *wait)
 {
     duet__lock(&lock);
-    search_and_unlock(wait, &wait->look_ns);
+    search_and_unlock(wait);
 }
 
 static bool is_for(const struct duet__wait *wait, const void *of)
@@ -412,17 +489,22 @@ static bool is_for(const struct duet__wait *wait, const void *of)
 void duet__graph_changed(const void *of)
 {
     struct text text;
-    int64_t look_ns; /* the owner's own will come */
-    bool found = false;
     duet__lock(&lock);
-    for (struct duet__list *link = joined.next; link != &joined && !found; link = link->next) {
+    uint64_t knot = ++knots; /* those who wait for it, and those in a circle with them */
+    duet__list_for_each(link, &joined)
+    {
         struct duet__wait *wait = duet__container(link, struct duet__wait, link);
         if (is_for(wait, of)) /* so it is alive */
-            found = search(wait, &text, &look_ns);
+            wait->knot = knot;
     }
-    duet__unlock(&lock);
-    if (found)
-        duet__log(DUET_ERROR, "%s", text.line);
+    for (bool found = true; found;) {
+        found = search_rest(knot, &text);
+        duet__unlock(&lock);
+        if (found) {
+            duet__log(DUET_ERROR, "%s", text.line);
+            duet__lock(&lock);
+        }
+    }
 }
 
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on)

@@ -50,6 +50,7 @@ struct duet__wait_ops {
 enum duet__wait_kind {
     DUET__WAIT_PLAIN, /* may fail, also by cancellation */
     DUET__WAIT_SHIELDED, /* may fail, but not by cancellation */
+    DUET__WAIT_CLOSES, /* likewise, but ends ownership: told only if no other can be */
     DUET__WAIT_ENDS, /* ends ownership: never fails */
 };
 
@@ -65,14 +66,18 @@ struct duet__wait {
     struct duet__wait *beneath; /* the owner's: which it had entered before; NULL: none */
     bool joined; /* the owner's; written by its loop, on the same thread, or by itself */
     int64_t since_ns; /* likewise; when it fell asleep */
+    _Atomic int64_t
+        look_ns; /* when the owner, or its loop, looks again; DUET__NEVER. Relaxed: others
+                                search from it too, and may put it off */
     struct duet__list link; /* in its loop's list of young ones, then in the graph */
 
     /* The graph's. */
     bool stands; /* something runs on its thread meanwhile */
-    int64_t look_ns; /* the owner's: when it is looked at again; DUET__NEVER */
     bool told; /* of its deadlock: it is about to end */
-    bool live, member; /* of the latest search that saw it */
+    bool live; /* of the latest search that saw it */
     uint64_t search; /* which that was */
+    uint64_t gathered, reaches; /* in its circle: by which attempt at one */
+    uint64_t knot; /* the latest that it was in, or behind */
     uint64_t number; /* in the order of joining */
     uint64_t counted; /* by the latest look that counted it */
     struct duet__list seen; /* in the list of that search */
@@ -102,6 +107,12 @@ static inline void duet__wait_enter(struct duet__wait *wait, struct duet__parker
     wait->joined = wait->stands = false;
     wait->link.next = NULL;
     parker->wait = wait;
+}
+
+/* By the owner of one that has joined, or its loop. */
+static inline int64_t duet__wait_look_ns(struct duet__wait *wait)
+{
+    return duet__load_relaxed(&wait->look_ns); /* a moment, nothing else */
 }
 
 static inline void duet__wait_leave(struct duet__wait *wait)

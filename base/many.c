@@ -173,8 +173,6 @@ static int wait_first(struct first_wait *wait, struct one_of *ones, duet_future 
                      duet__wait_kind(shielded));
     size_t reached = enqueue_all(wait, ones, fs, n, parker);
     while (rc == 0 && duet__load_relaxed(&wait->first) == NONE && wait->consumed < wait->queued) {
-        if (wait->consumed > 0 && entry.joined) /* one fewer that could have ended it */
-            duet__graph_again(&entry);
         rc = duet__park(parker, by, shielded);
         if (rc == 0)
             wait->consumed++;

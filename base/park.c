@@ -59,21 +59,22 @@ static bool sleep_on_word_until(struct duet__parker *parker, uint32_t asleep, in
 }
 
 /* Likewise, without end, or to its deadline. On the way a wait that lasts joins the graph, and is
- * looked at again as it grows old; a job's joins also if it cannot be stuck, so that others may tell
+ * looked at again as it grows old, and when it sleeps again, of less than before; a job's joins also if it cannot be stuck, so that others may tell
  * what it waits for. */
 static void sleep_on_word(struct duet__parker *parker, uint32_t asleep, int64_t by_ns,
                           int64_t start_ns)
 {
     struct duet__wait *wait = parker->wait;
-    if (wait && !wait->joined && (wait->ops->may_end || parker->work) &&
-        by_ns > start_ns + DUET__YOUNG_NS) {
+    if (wait && wait->joined)
+        duet__graph_again(wait);
+    else if (wait && (wait->ops->may_end || parker->work) && by_ns > start_ns + DUET__YOUNG_NS) {
         if (!sleep_on_word_until(parker, asleep, start_ns + DUET__YOUNG_NS))
             return;
         wait->since_ns = start_ns;
         duet__graph_join(wait);
     }
-    while (wait && wait->joined && wait->look_ns < by_ns) {
-        if (!sleep_on_word_until(parker, asleep, wait->look_ns))
+    for (int64_t look_ns; wait && wait->joined && (look_ns = duet__wait_look_ns(wait)) < by_ns;) {
+        if (!sleep_on_word_until(parker, asleep, look_ns))
             return;
         duet__graph_again(wait);
     }

@@ -24,11 +24,9 @@ static const char *put(char **at, const char *s)
     return start;
 }
 
-void duet__receipt_add(duet_receipt *receipt, const duet_future *work, const char *place,
-                       const char *waits_for)
+void duet__receipt_add_named(duet_receipt *receipt, const char *kind, const char *name,
+                             int64_t since_ns, const char *place, const char *waits_for)
 {
-    char buf[64];
-    const char *name = duet__future_name(work, buf, sizeof buf), *kind = work->ops->kind;
     size_t size = strlen(kind) + strlen(name) + strlen(place) + strlen(waits_for) + 4;
     duet_left *grown =
         realloc((duet_left *)receipt->left, (receipt->count + 1) * sizeof *receipt->left);
@@ -40,13 +38,20 @@ void duet__receipt_add(duet_receipt *receipt, const duet_future *work, const cha
         return;
     }
     duet_left *left = &grown[receipt->count++];
-    int64_t since_ns = work->ops->since ? work->ops->since(work) : 0;
-    int64_t age_ns = duet__clock_ns() - since_ns;
+    int64_t age_ns = since_ns == 0 ? 0 : duet__clock_ns() - since_ns;
     left->kind = put(&words, kind); /* the first word is also the block */
     left->name = put(&words, name);
     left->place = put(&words, place);
     left->waits_for = put(&words, waits_for);
-    left->age_ns = since_ns == 0 || age_ns < 0 ? 0 : age_ns;
+    left->age_ns = age_ns < 0 ? 0 : age_ns;
+}
+
+void duet__receipt_add(duet_receipt *receipt, const duet_future *work, const char *place,
+                       const char *waits_for)
+{
+    char name[64];
+    duet__receipt_add_named(receipt, work->ops->kind, duet__future_name(work, name, sizeof name),
+                            work->ops->since ? work->ops->since(work) : 0, place, waits_for);
 }
 
 void duet__receipt_log(const duet_receipt *receipt, const char *how)

@@ -9,6 +9,9 @@ duet_deadline duet__half_way(duet_deadline by);
 /* One more piece of work that is left; all is copied. Without memory it counts as unlisted. */
 void duet__receipt_add(duet_receipt *receipt, const duet_future *work, const char *place,
                        const char *waits_for);
+/* Likewise, of something without a future. */
+void duet__receipt_add_named(duet_receipt *receipt, const char *kind, const char *name,
+                             int64_t since_ns, const char *place, const char *waits_for);
 /* One line in the log for each: "PLACE HOW: WORK waits for …". */
 void duet__receipt_log(const duet_receipt *receipt, const char *how);
 /* Adds what is in `from`, which is empty then. */

@@ -30,50 +30,58 @@ static bool main_has_ended(struct duet__waiter *waiter, duet_future *settled)
     return false;
 }
 
-/* The loop of a run, which has been opened: until its main coroutine f has ended. */
-static int run_until_end(struct main_end *end, duet_future *f)
+/* On a loop that is the run's own. */
+static int run_on(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret)
 {
-    if (duet__future_was_refused(f))
-        return 0;
-    end->loop->main = f;
-    duet__list_append(&f->waiters, &end->waiter.link); /* nobody runs the loop yet */
-    return duet_loop_run(end->loop);
-}
-
-int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret)
-{
-    const duet_loop_config config = {.name = "main"};
-    duet_opts main_opts = opts ? *opts : (duet_opts){0};
-    struct main_end end = {.waiter.fire = main_has_ended};
-    const char *why;
-    int rc = duet__work_check(fn, opts, &why);
-    if (rc < 0)
-        return duet__refuse("duet_run", rc, why);
-    if (duet_loop_self())
-        return -EDEADLK;
-    if (!main_opts.name)
-        main_opts.name = "main";
-    rc = duet_loop_open(&end.loop, &config);
-    if (rc < 0)
-        return rc;
-    bool on_signal = main_opts.flags & DUET_SIGINT;
-    struct duet__sigint sigint;
-    if (on_signal)
-        rc = duet__sigint_begin(&sigint, end.loop);
-    if (rc < 0) {
-        duet_loop_close(end.loop, DUET_NEVER);
-        return rc;
+    struct main_end end = {.waiter.fire = main_has_ended, .loop = loop};
+    duet_future *f = duet_submit_with(loop, fn, arg, opts);
+    int rc = 0;
+    if (!duet__future_was_refused(f)) {
+        loop->main = f;
+        duet__list_append(&f->waiters, &end.waiter.link); /* nobody runs the loop yet */
+        rc = duet_loop_run(loop);
     }
-    duet_future *f = duet_submit_with(end.loop, fn, arg, &main_opts);
-    rc = run_until_end(&end, f);
-    if (on_signal)
-        duet__sigint_end(&sigint);
     if (rc == 0 && duet__future_was_refused(f))
         rc = duet_future_result(f).err;
     else if (rc == 0 && ret)
         duet_future_take(f, ret);
+    loop->main = NULL;
     duet_future_unref(f);
-    duet_loop_close(end.loop, DUET_NEVER);
+    return rc;
+}
+
+/* 0 and a loop; or why there is none. */
+static int open_main(duet_loop **ret, duet_fn *fn, const duet_opts *opts)
+{
+    const duet_loop_config config = {.name = "main"};
+    const char *why;
+    int rc = duet__work_check(fn, opts, &why);
+    if (rc < 0)
+        return duet__refuse("duet_run", rc, why);
+    return duet_loop_self() ? -EDEADLK : duet_loop_open(ret, &config);
+}
+
+int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret)
+{
+    duet_opts given = opts ? *opts : (duet_opts){0};
+    struct duet__sigint sigint;
+    duet_loop *loop = NULL;
+    bool on_signal = given.flags & DUET_SIGINT;
+    if (!given.name)
+        given.name = "main";
+    int rc = open_main(&loop, fn, opts);
+    if (rc == 0 && on_signal)
+        rc = duet__sigint_begin(&sigint, loop);
+    if (rc < 0) {
+        if (given.drop)
+            duet__call_bare(given.drop, arg);
+    } else {
+        rc = run_on(loop, fn, arg, &given, ret);
+        if (on_signal)
+            duet__sigint_end(&sigint);
+    }
+    if (loop)
+        duet_loop_close(loop, DUET_NEVER);
     return rc;
 }
 

@@ -66,20 +66,19 @@ static int await_end(struct runtime *runtime, duet_deadline by, duet_receipt *le
 {
     int rc = 0;
     for (size_t i = 0; i < runtime->loop_count; i++) {
-        if (duet__loop_await_end(runtime->loops[i], by) == 0)
-            continue;
-        duet__loop_list_left(runtime->loops[i], left);
-        rc = -ETIME;
+        if (duet__loop_await_end(runtime->loops[i], by) < 0 &&
+            duet__loop_list_left(runtime->loops[i], left) < 0)
+            rc = -ETIME;
     }
     for (size_t i = 0; i < runtime->pool_count; i++) {
         duet__default_pool_forget(runtime->pools[i]);
-        if (duet__pool_await_empty(runtime->pools[i], by) == 0) {
+        if (duet__pool_await_empty(runtime->pools[i], by) < 0 &&
+            duet__pool_list_left(runtime->pools[i], left) < 0) {
+            duet__pool_dismiss(runtime->pools[i]);
+            rc = -ETIME;
+        } else {
             duet__pool_leave(runtime->pools[i]);
-            continue;
         }
-        duet__pool_list_left(runtime->pools[i], left);
-        duet__pool_dismiss(runtime->pools[i]);
-        rc = -ETIME;
     }
     return rc;
 }

@@ -61,7 +61,8 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
         return duet__bad_argument(__func__, !f      ? "f is NULL"
                                             : !loop ? "loop is NULL"
                                                     : "fn is NULL");
-    if (duet__is_foreign(loop->process) || duet__is_foreign(f->process))
+    bool settled = duet__future_is_settled(f); /* then its lock is not needed: it stays so */
+    if (duet__is_foreign(loop->process) || (duet__is_foreign(f->process) && !settled))
         return -EOWNERDEAD;
     if (duet__port_is_shut(loop->port))
         return -ESHUTDOWN;
@@ -74,13 +75,15 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
     then->fn = fn;
     then->arg = arg;
     then->drop = drop;
-    duet__lock(&f->lock);
-    bool pending = !duet__future_is_settled(f), posted = true;
-    if (pending)
+    bool posted = true;
+    if (!settled)
+        duet__lock(&f->lock);
+    if (!settled && !duet__future_is_settled(f))
         duet__list_append(&f->waiters, &then->waiter.link);
     else
         posted = duet__port_post(loop->port, &then->node);
-    duet__unlock(&f->lock);
+    if (!settled)
+        duet__unlock(&f->lock);
     if (!posted)
         then_free(then);
     return posted ? 0 : -ESHUTDOWN;

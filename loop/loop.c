@@ -405,12 +405,18 @@ void duet_loop_stop(duet_loop *loop)
 
 /* ---- What is left ---- */
 
+static const char *describe_place(const duet_loop *loop, char *buf, size_t size)
+{
+    snprintf(buf, size, "loop '%s'", loop->config.name);
+    return buf;
+}
+
 static void list_task(duet_loop *loop, struct duet__task *task, const char *waits_for,
                       duet_receipt *receipt)
 {
     char place[64];
-    snprintf(place, sizeof place, "loop '%s'", loop->config.name);
-    duet__receipt_add(receipt, &task->work.future, place, waits_for);
+    duet__receipt_add(receipt, &task->work.future, describe_place(loop, place, sizeof place),
+                      waits_for);
 }
 
 /* A request to the loop to list what is left; freed by whoever is last to let go of it. */
@@ -452,23 +458,29 @@ static void listing_run(struct duet__node *node, void *consumer)
 /* The loop does not answer: something on it runs on. */
 static void list_stuck(duet_loop *loop, duet_receipt *receipt)
 {
+    static const char runs_on[] = "nothing: it runs on, and its loop does not turn";
+    char place[64];
     duet__lock(&loop->running_lock);
     struct duet__task *task = duet__load_relaxed(&loop->running); /* it cannot end meanwhile */
     if (task)
-        list_task(loop, task, "nothing: it runs on, and its loop does not turn", receipt);
+        list_task(loop, task, runs_on, receipt);
     duet__unlock(&loop->running_lock);
-    receipt->unlisted += duet__graph_count(duet__task_is_of_loop, loop) + (task == NULL);
+    if (!task)
+        duet__receipt_add_named(receipt, "callback", "of the loop", 0,
+                                describe_place(loop, place, sizeof place), runs_on);
+    receipt->unlisted += duet__graph_count(duet__task_is_of_loop, loop);
 }
 
-void duet__loop_list_left(duet_loop *loop, duet_receipt *receipt)
+int duet__loop_list_left(duet_loop *loop, duet_receipt *receipt)
 {
     struct listing *listing = calloc(1, sizeof *listing);
     int rc = listing ? duet_future_open(&listing->done) : -ENOMEM;
     if (rc < 0) {
         free(listing);
         receipt->unlisted++;
-        return;
+        return -ETIME;
     }
+    size_t before = receipt->count + receipt->unlisted;
     listing->node.run = listing_run;
     duet__store_relaxed(&listing->holders, 2); /* published by the post */
     if (duet__port_post(loop->port, &listing->node)) {
@@ -481,6 +493,9 @@ void duet__loop_list_left(duet_loop *loop, duet_receipt *receipt)
         listing_unref(listing);
     }
     listing_unref(listing);
+    if (receipt->count + receipt->unlisted > before)
+        return -ETIME;
+    return duet__loop_await_end(loop, DUET_NEVER); /* nothing is left, so it ends in this turn */
 }
 
 /* ---- Closing ---- */
@@ -505,7 +520,7 @@ int duet__loop_await_end(duet_loop *loop, duet_deadline by)
         duet__future_settle(&loop->started, duet_err(-ESHUTDOWN), 0);
         end(loop, 0);
     }
-    return duet__future_wait(&loop->end, by, DUET__WAIT_SHIELDED);
+    return duet__future_wait(&loop->end, by, DUET__WAIT_CLOSES);
 }
 
 static void join_thread(duet_loop *loop)
@@ -525,7 +540,7 @@ int duet_loop_close(duet_loop *loop, duet_deadline by)
     rc = duet__loop_await_end(loop, by);
     if (rc == -ETIME) {
         duet_receipt left = {0};
-        duet__loop_list_left(loop, &left);
+        rc = duet__loop_list_left(loop, &left);
         duet__receipt_log(&left, "is not closed by the deadline");
         duet__receipt_clear(&left);
     }
@@ -549,8 +564,8 @@ int duet_loop_shutdown(duet_loop *loop, duet_deadline by, duet_receipt **ret)
         rc = duet__loop_await_end(loop, by);
     }
     if (rc < 0)
-        duet__loop_list_left(loop, &left);
-    else
+        rc = duet__loop_list_left(loop, &left);
+    if (rc == 0)
         join_thread(loop);
     duet_loop_unref(loop);
     return duet__receipt_end(&left, rc, ret);

@@ -92,10 +92,10 @@ int64_t duet__loop_next_join_ns(const duet_loop *loop);
  * free() it. */
 duet_loop **duet__loop_ref_all(size_t *ret_n);
 /* The parts of a shutdown: refuse submissions and end when nothing is left; wait for that; list what
- * is left. */
+ * is left: -ETIME, or 0 since it has ended after all. */
 void duet__loop_drain(duet_loop *loop);
 int duet__loop_await_end(duet_loop *loop, duet_deadline by);
-void duet__loop_list_left(duet_loop *loop, duet_receipt *receipt);
+int duet__loop_list_left(duet_loop *loop, duet_receipt *receipt);
 /* The stacks for coroutines of this size. */
 struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size);
 

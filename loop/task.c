@@ -30,10 +30,11 @@ static void leave(struct duet__task *task)
 }
 
 /* By the loop, of a coroutine that sleeps without a deadline: its timer is free to look again. */
-static void look_again_at(struct duet__task *task, const struct duet__wait *wait)
+static void look_again_at(struct duet__task *task, struct duet__wait *wait)
 {
-    if (wait->look_ns != DUET__NEVER)
-        duet__heap_add(&task->loop->timers, &task->timer, wait->look_ns);
+    int64_t look_ns = duet__wait_look_ns(wait);
+    if (look_ns != DUET__NEVER)
+        duet__heap_add(&task->loop->timers, &task->timer, look_ns);
 }
 
 static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
@@ -50,8 +51,12 @@ static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asle
     if (young) {
         wait->since_ns = task->loop->now_ns;
         duet__list_append(&task->loop->young, &wait->link);
-    } else if (wait && wait->joined)
+    } else if (wait && wait->joined) { /* it sleeps again, for less than before */
         task->loop->joined++;
+        duet__graph_again(wait);
+        if (by_ns == DUET__NEVER)
+            look_again_at(task, wait);
+    }
     leave(task);
     if (wait && wait->joined)
         task->loop->joined--;

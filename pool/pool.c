@@ -382,10 +382,10 @@ void duet__pool_cancel(duet_pool *pool)
 
 int duet__pool_await_empty(duet_pool *pool, duet_deadline by)
 {
-    return duet__future_wait(&pool->empty, by, DUET__WAIT_SHIELDED);
+    return duet__future_wait(&pool->empty, by, DUET__WAIT_CLOSES);
 }
 
-void duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
+int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
 {
     char place[64];
     snprintf(place, sizeof place, "pool '%s'", pool->config.name);
@@ -406,6 +406,9 @@ void duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
         duet_future_unref(&left[i]->work.future);
     }
     free(left);
+    if (count > 0)
+        return -ETIME;
+    return duet__pool_await_empty(pool, DUET_NEVER); /* nothing runs: the last are just settling */
 }
 
 /* ---- Ending ---- */
@@ -431,6 +434,8 @@ static unsigned report_left(duet_pool *pool)
     duet_receipt left = {0};
     duet__pool_list_left(pool, &left);
     unsigned count = (unsigned)(left.count + left.unlisted);
+    if (count == 0)
+        return 0;
     duet__log(DUET_WARNING, "pool '%s' is not empty by the deadline: %u jobs still run",
               pool->config.name, count);
     duet__receipt_log(&left, "is not empty by the deadline");
@@ -466,8 +471,8 @@ int duet__pool_end(duet_pool *pool, duet_deadline by)
     duet__pool_refuse(pool);
     duet__pool_cancel(pool);
     rc = duet__pool_await_empty(pool, by);
-    if (rc == -ETIME)
-        report_left(pool);
+    if (rc == -ETIME && report_left(pool) == 0)
+        rc = 0; /* it has become empty after all */
     if (rc == 0)
         duet__pool_leave(pool);
     return rc;
@@ -495,12 +500,12 @@ int duet_pool_shutdown(duet_pool *pool, duet_deadline by, duet_receipt **ret)
         duet__pool_cancel(pool);
         rc = duet__pool_await_empty(pool, by);
     }
-    if (rc < 0) {
-        duet__pool_list_left(pool, &left);
+    if (rc < 0)
+        rc = duet__pool_list_left(pool, &left);
+    if (rc < 0)
         duet__pool_dismiss(pool);
-    } else {
+    else
         duet__pool_leave(pool);
-    }
     duet__pool_release(pool);
     return duet__receipt_end(&left, rc, ret);
 }

@@ -152,6 +152,7 @@ int duet__pool_await_empty(duet_pool *pool, duet_deadline by);
 void duet__pool_cancel(duet_pool *pool);
 void duet__pool_dismiss(duet_pool *pool); /* workers without a job leave */
 void duet__pool_leave(duet_pool *pool); /* of a pool without jobs: all have left, and are joined */
-void duet__pool_list_left(duet_pool *pool, duet_receipt *receipt);
+/* What of a pool whose queue was cancelled still runs: -ETIME, or 0 since it is empty after all. */
+int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt);
 /* -EDEADLK: here is a job of this pool, or nothing may wait; -EOWNERDEAD. */
 int duet__pool_may_await(const duet_pool *pool);

@@ -1,4 +1,5 @@
 /* Threads that run jobs, one after the other. */
+#include "check.h"
 #include "clock.h"
 #include "pool_impl.h"
 #include "thread.h"
@@ -20,6 +21,8 @@ static duet_result call(struct duet__job *job)
             duet__interrupt_send(&job->interrupt);
     }
     duet_result result = duet__work_run(&job->work);
+    duet__check(!duet__is_foreign(job->pool->process),
+                "a child that was forked in a job ends by exec or _exit");
     if (interruptible)
         duet__interrupt_end(&job->interrupt);
     duet__here_set(before); /* the job may be gone when it has settled */

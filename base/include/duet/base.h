@@ -143,12 +143,14 @@ DUET_API const char *duet_strerror(int err);
  * themselves: they finish first.
  *
  * Deadlock is an answer. When waits close a circle (or, where one is for any of several, a knot) out
- * of which nothing can come, the one of them whose deadline is the earliest fails with -EDEADLK
- * within a few milliseconds, wherever it sleeps; between equals, the one that closed it. The log
- * names the chain. Nothing could have satisfied that wait before its deadline, unless somebody
- * cancelled one of the others. Waits that end ownership are passed over; if none other is in the
- * circle the program aborts, with the chain. What somebody outside may still do, settle a promise
- * say, is never a deadlock, unless no thread of the process is left to do it. */
+ * of which nothing can come, the one of them whose deadline is the earliest fails with -EDEADLK,
+ * wherever it sleeps: a few milliseconds later, if the loops of those in the circle turn. Between
+ * equals it is the one that closed it. The log names the chain. Nothing could have satisfied that
+ * wait before its deadline, unless somebody cancelled one of the others. Waits that end ownership
+ * are passed over; if there is none other in the circle, the program aborts, with the chain (the
+ * close of a loop or pool, which may fail, is told then). What any thread may still do, settle a
+ * promise say, is no deadlock, as long as there is one left to do it; that there is none is found by
+ * the time the wait is twice as old as it was then. */
 
 /* [any, waits] Until a moment, never less. 0; -ECANCELED; -EDEADLK in a bare callback. */
 DUET_API int duet_sleep(duet_deadline until);

@@ -19,7 +19,7 @@ DUET_API int duet_run(duet_fn *fn, void *arg, duet_result *ret);
 DUET_API int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret);
 /* [any] A loop on a thread of its own, which blocks all signals but the synchronous ones; returns
  * when it turns. config, copied, may be NULL. 0; the errors of duet_loop_open() and
- * duet_loop_run(); -EAGAIN no thread. Ends with duet_loop_close(). */
+ * duet_loop_run(); -EAGAIN no thread; -ESHUTDOWN duet_shutdown() was faster. Ends with duet_loop_close(). */
 DUET_API int duet_loop_start(duet_loop **ret, const duet_loop_config *config);
 
 /* [any, waits] Run fn as a coroutine on loop; what one thread submits starts in that order. Waits

@@ -54,7 +54,7 @@ DUET_API int duet_loop_run(duet_loop *loop);
 DUET_API void duet_loop_stop(duet_loop *loop);
 /* [any, waits] Stop, wait for the end, join its thread if it has one, let go. 0; -ETIME: what is
  * left is named in the log, and the loop lives on, still stopping: close again. -EDEADLK from its
- * own thread or a bare callback. Calls that began before end with -ESHUTDOWN; who calls later holds
+ * own thread or a bare callback, or in a circle of waits: then it lives on likewise. Calls that began before end with -ESHUTDOWN; who calls later holds
  * a reference. */
 DUET_API int duet_loop_close(duet_loop *loop, duet_deadline by);
 /* [any, waits] The end of a loop, whatever its coroutines do. Refuses new submissions; lets what is

@@ -78,7 +78,8 @@ DUET_API int duet_interrupt_signal_set(int signo);
 DUET_API int duet_pool_drain(duet_pool *pool, duet_deadline by, unsigned *ret_left);
 /* [any, waits] Refuse new jobs, cancel the queued, ask the running, wait for them, join the
  * workers, free. 0; -ETIME: what is left is named in the log and the pool lives on, closing: close
- * again; -EDEADLK from one of its own jobs or a bare callback. */
+ * again; -EDEADLK from one of its own jobs or a bare callback, or in a circle of waits: then it lives
+ * on likewise. */
 DUET_API int duet_pool_close(duet_pool *pool, duet_deadline by);
 /* [any, waits] The end of a pool, whatever its jobs do. Refuses new jobs; lets the accepted ones end
  * for half of the time; then cancels the queued and the running, interrupting those that asked for
