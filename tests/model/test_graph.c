@@ -127,11 +127,11 @@ int main(void)
     duet_log_set(no_log, NULL, DUET_ERROR);
     model_on_switch = on_switch;
     model_on_idle = model_kernel_pass_time;
-    wrong += model_check("graph: two wait for each other, one is told", 5, setup_circle,
+    wrong += model_check("graph: two wait for each other, one is told", 4, setup_circle,
                          finally_circle, MODEL_HOLDS);
-    wrong += model_check("graph: the earliest deadline is told", 5, setup_deadline,
+    wrong += model_check("graph: the earliest deadline is told", 3, setup_deadline,
                          finally_deadline, MODEL_HOLDS);
-    wrong += model_check("graph: the verdict against a cancellation", 4, setup_cancel,
+    wrong += model_check("graph: the verdict against a cancellation", 3, setup_cancel,
                          finally_cancel, MODEL_HOLDS);
 
     model_kernel.lose_futex_wake = true;
