@@ -82,7 +82,7 @@ int duet_interrupt_signal_set(int signo)
         return duet__bad_argument(__func__, "signo is not between SIGRTMIN and SIGRTMAX");
     duet__lock(&signal_lock);
     int rc = (installed && signo != signo_now()) || is_taken(signo) ? -EBUSY : 0;
-    if (rc == 0)
+    if (rc == 0 && !installed) /* constant from then on */
         chosen = signo;
     duet__unlock(&signal_lock);
     return rc;

@@ -170,7 +170,8 @@ static void pool_and_coroutine(void *unused)
     close_in_a_circle(c, 2);
 }
 
-/* The close of a loop or pool can fail, and then that lives on; so there it is the one that is told. */
+/* The close of a loop or pool can fail, and then that lives on; so there it is the one that is
+ * told. */
 static void must_come_back(void (*body)(void *arg))
 {
     int status;

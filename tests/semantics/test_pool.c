@@ -1106,8 +1106,8 @@ static void close_cancels_the_queued_and_asks_the_running(void **state)
     duet_future *begun[2] = {open_promise(), open_promise()}, *running[2], *queued[20];
     const duet_opts keeps = {.flags = DUET_KEEP_SLOT}; /* else the queued run while one waits */
     for (int i = 0; i < 2; i++) {
-        running[i] = duet_pool_submit_with(
-            pool, i == 0 ? sleep_until_cancelled : poll_cancellation, begun[i], &keeps);
+        running[i] = duet_pool_submit_with(pool, i == 0 ? sleep_until_cancelled : poll_cancellation,
+                                           begun[i], &keeps);
         must_equal(finish(begun[i]).err, 0);
     }
     for (int i = 0; i < 20; i++)

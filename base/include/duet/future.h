@@ -55,13 +55,14 @@ enum duet_ended {
     DUET_CANCELLED, /* it was asked to end, has run its clean-up, and settled with -ECANCELED */
     DUET_ABANDONED, /* it did not end in time and was left behind: it goes on */
 };
-/* [any, waits] Wait until `by`, then cancel and wait for up to grace_ns nanoseconds more, then leave;
- * lets go of the handle, and says which of these happened (enum duet_ended): *ret (may be NULL) is
- * the result, taken as by duet_future_close(), or -ETIME if it was abandoned. Cancelling the caller
- * ends the first wait early. An abandoned job is named in the log, counted in its pool's statistics
- * and keeps its worker until it really ends; its late result goes to drop_result. Since the work may
- * outlive this call, its argument must too: give it a drop. <0: the handle stays the caller's:
- * -EDEADLK from the work itself or a bare callback while it is pending; -EINVAL. */
+/* [any, waits] Wait until `by`, then cancel and wait for up to grace_ns nanoseconds more (0 or less:
+ * no time), then leave; lets go of the handle, and says which of these happened (enum duet_ended):
+ * *ret is the result, taken (with ret NULL a DUET_PTR goes to drop_result; if somebody else has taken
+ * it, a look), or -ETIME if it was abandoned. Cancelling the caller ends the first wait early. An
+ * abandoned job is named in the log, counted in its pool's statistics and keeps its worker until it
+ * really ends; its late result goes to drop_result. Since the work may outlive this call, its
+ * argument must too: give it a drop. <0: the handle stays the caller's: -EDEADLK from the work itself
+ * or a bare callback while it is pending; -EINVAL f is NULL. */
 DUET_API int duet_future_end(duet_future *f, duet_deadline by, int64_t grace_ns, duet_result *ret);
 DUET_API duet_future *duet_future_ref(duet_future *f); /* [any] one more owner */
 DUET_API void duet_future_unref(duet_future *f); /* [any] let go; the work goes on; NULL is fine */
