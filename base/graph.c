@@ -246,8 +246,9 @@ static struct duet__wait *one_that_does_not_reach(struct duet__look *look, struc
     return NULL;
 }
 
-/* look->members: a circle that `from` is in, or that it stands behind: those all reach each other, and
- * nothing else. One that does not reach where we began is nearer to it, since it reaches fewer. */
+/* look->members: a circle that `from` is in, or that it stands behind: those all reach each other,
+ * and nothing else. One that does not reach where we began is nearer to it, since it reaches
+ * fewer. */
 static void gather_circle(struct duet__look *look, struct duet__wait *from)
 {
     do {
@@ -382,8 +383,8 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
 
 /* ---- Telling ---- */
 
-/* When to look again at a wait that any thread could end: when it is twice as old. With a deadline it
- * goes on by itself. */
+/* When to look again at a wait that any thread could end: when it is twice as old. With a deadline
+ * it goes on by itself. */
 static int64_t next_look_ns(const struct duet__wait *wait, const struct duet__look *look)
 {
     if (look->threads == NOT_ASKED || wait->by_ns != DUET__NEVER)
@@ -428,8 +429,8 @@ static bool search_rest(uint64_t knot, struct text *text)
     return false;
 }
 
-/* Under the lock, which it releases. Whom one verdict does not free waits in several circles: so until
- * there is none left. `from` may be gone after the first, if it is another's. */
+/* Under the lock, which it releases. Whom one verdict does not free waits in several circles: so
+ * until there is none left. `from` may be gone after the first, if it is another's. */
 static void search_and_unlock(struct duet__wait *from)
 {
     struct text text;

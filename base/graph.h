@@ -1,16 +1,17 @@
 /* The graph of waits: who waits for what, to find the waits that can never end.
  *
- * ONLY WHAT REALLY SLEEPS IS IN IT. A wait that has lasted for a millisecond joins, and leaves when
- * it ends; shorter ones cost a few stores to their own stack. All joined waits and all searches are
- * under one lock, so a search sees a still picture: whoever has joined cannot go on before it has
- * left, and it cannot leave meanwhile. Who has not joined counts as able to go on. So nothing is a
- * false alarm; and of those that close a circle together, the one that joins last sees it whole.
+ * ONLY WHAT REALLY SLEEPS IS IN IT. A wait that has lasted for a millisecond joins, and leaves
+ * when it ends; shorter ones cost a few stores to their own stack. All joined waits and all
+ * searches are under one lock, so a search sees a still picture: whoever has joined cannot go on
+ * before it has left, and it cannot leave meanwhile. Who has not joined counts as able to go on.
+ * So nothing is a false alarm; and of those that close a circle together, the one that joins last
+ * sees it whole.
  *
- * WHAT A WAIT NEEDS is its may_end(): asked with a look, it says whether somebody may still end it,
- * by asking duet__look_at() for the works it depends on: all of them, one of them, or so many as a
- * pool's slots need. That is the AND-OR model of Chandy, Misra and Haas, "Distributed Deadlock
- * Detection" (1983), solved here by the greatest fixed point: take all for stuck, and as long as one
- * of them may end, take it for going on; what remains is the knot.
+ * WHAT A WAIT NEEDS is its may_end(): asked with a look, it says whether somebody may still end
+ * it, by asking duet__look_at() for the works it depends on: all of them, one of them, or so many
+ * as a pool's slots need. That is the AND-OR model of Chandy, Misra and Haas, "Distributed
+ * Deadlock Detection" (1983), solved here by the greatest fixed point: take all for stuck, and as
+ * long as one of them may end, take it for going on; what remains is the knot.
  *
  * WHO IS TOLD. Before the last wait joined there was no knot, so each now depends on it, and it on
  * each: what it reaches through stuck waits is the circle, and any of its members can open it. The
@@ -126,21 +127,21 @@ static inline void duet__wait_leave(struct duet__wait *wait)
 void duet__graph_join(struct duet__wait *wait);
 /* By the owner of a wait that has joined, or its loop: looks again. */
 void duet__graph_again(struct duet__wait *wait);
-/* Something has changed about what is waited for, of which the address alone is used: a promise has one
- * holder fewer, a group one member more. Looks again at whoever waits for it. */
+/* Something has changed about what is waited for, of which the address alone is used: a promise
+ * has one holder fewer, a group one member more. Looks again at whoever waits for it. */
 void duet__graph_changed(const void *of);
-/* WHAT ANY THREAD COULD DO, settle a promise say, is stuck only if there is none left to do it: each
- * thread of the process either sleeps in a joined wait, or rests: a worker without a job, a loop
- * whose coroutines have all joined. Layers that have such threads take part in a census. It is taken
- * twice: what rested both times, and was not woken in between, rested in between, all at once. That
- * the last of them has come to rest, or has ended, nobody is told; so a wait that depends on such a
- * thing is looked at again each time that it has become twice as old. */
+/* WHAT ANY THREAD COULD DO, settle a promise say, is stuck only if there is none left to do it:
+ * each thread of the process either sleeps in a joined wait, or rests: a worker without a job, a
+ * loop whose coroutines have all joined. Layers that have such threads take part in a census. It
+ * is taken twice: what rested both times, and was not woken in between, rested in between, all at
+ * once. That the last of them has come to rest, or has ended, nobody is told; so a wait that
+ * depends on such a thing is looked at again each time that it has become twice as old. */
 struct duet__census {
     unsigned threads; /* that rest */
     uint64_t wakes; /* changes whenever one of them is woken */
 };
-/* Adds the threads of a layer; false: one of them is awake. Called under the graph's lock, and takes
- * the layer's own. */
+/* Adds the threads of a layer; false: one of them is awake. Called under the graph's lock, and
+ * takes the layer's own. */
 typedef bool duet__census_fn(struct duet__census *census);
 /* Before main() runs. */
 void duet__census_add(duet__census_fn *fn);
@@ -153,8 +154,8 @@ bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, e
 /* Within may_end(): may all works go on that have joined and of which belongs() is true? */
 bool duet__look_at_all(struct duet__look *look,
                        bool (*belongs)(const duet_future *work, const void *to), const void *to);
-/* Within may_end(), to count those who wait, each once, however often it stands in a queue: a number
- * for this count; is this one new in it? True if it has not joined. */
+/* Within may_end(), to count those who wait, each once, however often it stands in a queue: a
+ * number for this count; is this one new in it? True if it has not joined. */
 uint64_t duet__look_count(void);
 bool duet__look_is_new(const struct duet__parker *parker, uint64_t count);
 /* Within may_end(), of something that any thread could do: is there one that could? */
@@ -169,6 +170,6 @@ void duet__graph_with_pending(duet_future *f, void (*fn)(duet_future *f));
 
 /* What a wait is for, by its own thread; into buf, which is returned. */
 const char *duet__wait_describe(const struct duet__wait *wait, char *buf, size_t size);
-/* For a report, by any thread that keeps the work alive: what it waits for, or that it does not; into
- * buf, which is returned. */
+/* For a report, by any thread that keeps the work alive: what it waits for, or that it does not;
+ * into buf, which is returned. */
 const char *duet__graph_describe(const struct duet__parker *parker, char *buf, size_t size);

@@ -59,8 +59,8 @@ static bool sleep_on_word_until(struct duet__parker *parker, uint32_t asleep, in
 }
 
 /* Likewise, without end, or to its deadline. On the way a wait that lasts joins the graph, and is
- * looked at again as it grows old, and when it sleeps again, of less than before; a job's joins also if it cannot be stuck, so that others may tell
- * what it waits for. */
+ * looked at again as it grows old, and when it sleeps again, of less than before; a job's joins
+ * also if it cannot be stuck, so that others may tell what it waits for. */
 static void sleep_on_word(struct duet__parker *parker, uint32_t asleep, int64_t by_ns,
                           int64_t start_ns)
 {

@@ -84,8 +84,8 @@ struct duet__parker {
 void duet__parker_init(struct duet__parker *parker, const struct duet__parker_ops *ops,
                        struct duet_future *work, uint32_t word);
 
-/* What a thread does when it blocks in a wait, and when that is over; a worker lends its slot. Owned
- * by the thread that set it. */
+/* What a thread does when it blocks in a wait, and when that is over; a worker lends its slot.
+ * Owned by the thread that set it. */
 struct duet__blocking {
     void (*begins)(struct duet__blocking *blocking);
     void (*ended)(struct duet__blocking *blocking);
@@ -111,8 +111,8 @@ bool duet__runs_here(const struct duet_future *work);
 /* Runs the user's drop function or the like, where waiting is refused. */
 void duet__call_bare(void (*fn)(void *arg), void *arg);
 
-/* By the owner: consume one token, or say why not: -ECANCELED (never if shielded), -EDEADLK, -ETIME.
- * Cancellation goes before the deadline. */
+/* By the owner: consume one token, or say why not: -ECANCELED (never if shielded), -EDEADLK,
+ * -ETIME. Cancellation goes before the deadline. */
 int duet__park(struct duet__parker *parker, duet_deadline by, bool shielded);
 /* By the owner, of whom somebody has claimed a waiter: consume the token, which comes in a moment. */
 void duet__park_token(struct duet__parker *parker);
@@ -126,8 +126,8 @@ void duet__park_cancel(struct duet__parker *parker);
  * starts a queued job): true: the wake-up is the caller's now. */
 bool duet__park_claim(struct duet__parker *parker);
 
-/* How a call that the user sees ends: passes rc on, and if that is -ECANCELED, whoever runs here has
- * heard of its cancellation. */
+/* How a call that the user sees ends: passes rc on, and if that is -ECANCELED, whoever runs here
+ * has heard of its cancellation. */
 int duet__told(int rc);
 
 static inline bool duet__park_cancelled(struct duet__parker *parker)

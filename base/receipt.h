@@ -18,6 +18,6 @@ void duet__receipt_log(const duet_receipt *receipt, const char *how);
 void duet__receipt_move(duet_receipt *receipt, duet_receipt *from);
 /* Frees what is in it. */
 void duet__receipt_clear(duet_receipt *receipt);
-/* How a shutdown ends whose last wait returned rc: logs what is left, hands it out (ret may be NULL),
- * and says whether there is any: 0 or -ETIME. */
+/* How a shutdown ends whose last wait returned rc: logs what is left, hands it out (ret may be
+ * NULL), and says whether there is any: 0 or -ETIME. */
 int duet__receipt_end(duet_receipt *left, int rc, duet_receipt **ret);

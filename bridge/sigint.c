@@ -1,6 +1,6 @@
-/* The first SIGINT posts a node to the loop, which cancels the main coroutine there: pushing to the
- * loop's queue and writing its eventfd are what a handler may do, whatever it interrupts. The second
- * ends the process as if nobody had caught it. */
+/* The first SIGINT posts a node to the loop, which cancels the main coroutine there: pushing to
+ * the loop's queue and writing its eventfd are what a handler may do, whatever it interrupts. The
+ * second ends the process as if nobody had caught it. */
 #include "sigint.h"
 #include "check.h"
 
@@ -43,8 +43,8 @@ static void die_by(int signo)
 static void on_sigint(int signo)
 {
     int saved_errno = errno;
-    /* Either the run's end sees us inside, or we see that it has taken itself out: both are changes
-     * of `inside` and `owner` in turn, so each acquires what the other released. */
+    /* Either the run's end sees us inside, or we see that it has taken itself out: both are
+     * changes of `inside` and `owner` in turn, so each acquires what the other released. */
     duet__add_acquire(&inside, 1);
     struct duet__sigint *sigint = duet__exchange_acq_rel(&owner, NULL);
     if (sigint)

@@ -45,8 +45,8 @@ struct duet_loop {
     pthread_t thread; /* joined by close; see has_thread */
     bool has_thread; /* set before anybody else knows the loop, cleared by who joins */
 
-    /* The coroutine that runs at this moment, for a closer to name it from outside. Relaxed; the lock
-     * is taken to read it and when a coroutine ends, so what is read cannot go meanwhile. */
+    /* The coroutine that runs at this moment, for a closer to name it from outside. Relaxed; the
+     * lock is taken to read it and when a coroutine ends, so what is read cannot go meanwhile. */
     struct duet__lock running_lock;
     _Atomic(struct duet__task *) running;
 
@@ -60,8 +60,8 @@ struct duet_loop {
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
     struct duet__heap timers;
     size_t joined; /* sleeping coroutines whose waits have joined it */
-    /* Odd while the loop sleeps and only other threads could give it anything to do: all that lives
-     * in it has joined the graph; one more at each change. For the census. */
+    /* Odd while the loop sleeps and only other threads could give it anything to do: all that
+     * lives in it has joined the graph; one more at each change. For the census. */
     _Atomic uint32_t rests;
     _Atomic uint32_t turns; /* 1 while a thread turns it; relaxed: a look */
     bool looks; /* at the graph, and runs nothing else meanwhile */
@@ -88,11 +88,11 @@ bool duet__loop_rests(duet_loop *loop, struct duet__census *census);
 void duet__loop_join_waits(duet_loop *loop);
 /* When the next of them has; DUET__NEVER: there is none. */
 int64_t duet__loop_next_join_ns(const duet_loop *loop);
-/* All loops of this process, each with a reference. NULL: there are none, or (*ret_n > 0) no memory.
- * free() it. */
+/* All loops of this process, each with a reference. NULL: there are none, or (*ret_n > 0) no
+ * memory. free() it. */
 duet_loop **duet__loop_ref_all(size_t *ret_n);
-/* The parts of a shutdown: refuse submissions and end when nothing is left; wait for that; list what
- * is left: -ETIME, or 0 since it has ended after all. */
+/* The parts of a shutdown: refuse submissions and end when nothing is left; wait for that; list
+ * what is left: -ETIME, or 0 since it has ended after all. */
 void duet__loop_drain(duet_loop *loop);
 int duet__loop_await_end(duet_loop *loop, duet_deadline by);
 int duet__loop_list_left(duet_loop *loop, duet_receipt *receipt);

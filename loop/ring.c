@@ -90,8 +90,8 @@ static int open_any_size(struct io_uring *uring, unsigned entries)
     return rc;
 }
 
-/* The kernel takes a closed ring apart later, in a worker of its own, and gives its locked memory back
- * only then: a program that opens and closes loops in a row may have to wait for that. */
+/* The kernel takes a closed ring apart later, in a worker of its own, and gives its locked memory
+ * back only then: a program that opens and closes loops in a row may have to wait for that. */
 static int open_patiently(struct io_uring *uring, unsigned entries)
 {
     const struct timespec pause = {.tv_nsec = OPEN_PAUSE_NS};

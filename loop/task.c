@@ -66,8 +66,8 @@ static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asle
         duet__heap_remove(&task->loop->timers, &task->timer);
 }
 
-/* In the order in which they fell asleep. Not too many at once, so that the loop turns; a joined one
- * is unlinked by its owner. */
+/* In the order in which they fell asleep. Not too many at once, so that the loop turns; a joined
+ * one is unlinked by its owner. */
 void duet__loop_join_waits(duet_loop *loop)
 {
     for (int budget = JOINS_A_TURN; budget > 0 && !duet__list_empty(&loop->young); budget--) {
@@ -363,8 +363,8 @@ static void moment_arrive(struct duet__node *node, void *consumer)
     node->counted = false;
     if (rc == 0)
         task_live(task);
-    /* Publishes that the task has started and its node is free to be queued. Pairs with the acquire
-     * of who clears SLEEPING. */
+    /* Publishes that the task has started and its node is free to be queued. Pairs with the
+     * acquire of who clears SLEEPING. */
     if (rc == 0 && duet__cas_release(&task->work.parker.word, &awake, DUET__PARK_SLEEPING))
         duet__heap_add(&loop->timers, &task->timer, task->at_ns);
     else if (rc == 0) /* cancelled just now */

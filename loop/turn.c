@@ -86,8 +86,8 @@ static bool only_others_could(const duet_loop *loop)
 }
 
 /* Odd from after its mark that it sleeps until before it takes anything. Whoever reads it, in a
- * read-modify-write too, and finds it odd, so knows that nothing was taken; acquires and releases so
- * that what was pushed before is seen. */
+ * read-modify-write too, and finds it odd, so knows that nothing was taken; acquires and releases
+ * so that what was pushed before is seen. */
 static void note_rest(duet_loop *loop)
 {
     duet__add_acq_rel(&loop->rests, 1);
@@ -102,8 +102,8 @@ bool duet__loop_rests(duet_loop *loop, struct duet__census *census)
     return (rests & 1) && !duet__port_has_nodes(loop->port);
 }
 
-/* Looks at the graph that are due come before it counts as awake: so two that look at the same time do
- * not take each other for awake. */
+/* Looks at the graph that are due come before it counts as awake: so two that look at the same
+ * time do not take each other for awake. */
 static void look_while_resting(duet_loop *loop)
 {
     if (duet__port_has_nodes(loop->port))

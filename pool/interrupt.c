@@ -119,8 +119,8 @@ static void stop(struct duet__interrupt *interrupt)
     interrupt->ticking = false;
 }
 
-/* Under the lock: now, and again until stopped; the kernel's timer does it, so nobody has to run for
- * that, and it does not queue a second one while the first is not received. */
+/* Under the lock: now, and again until stopped; the kernel's timer does it, so nobody has to run
+ * for that, and it does not queue a second one while the first is not received. */
 static void start(struct duet__interrupt *interrupt)
 {
     const struct itimerspec again = {.it_value = {0, 1}, .it_interval = {0, AGAIN_EVERY_NS}};

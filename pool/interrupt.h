@@ -21,8 +21,8 @@ struct duet__interrupt {
 
 /* Before such a job is accepted: installs the handler. 0; -EBUSY: the program has its own. */
 int duet__interrupt_prepare(void);
-/* By the thread that runs the job: around its function, and around its shields. `cancelled`: it is so
- * already, and has not heard of it. */
+/* By the thread that runs the job: around its function, and around its shields. `cancelled`: it is
+ * so already, and has not heard of it. */
 void duet__interrupt_begin(struct duet__interrupt *interrupt);
 void duet__interrupt_end(struct duet__interrupt *interrupt);
 void duet__interrupt_shield(struct duet__interrupt *interrupt, bool begins, bool cancelled);

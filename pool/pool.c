@@ -188,8 +188,8 @@ static void pool_free(duet_pool *pool)
 }
 
 /* Under the lock, which whoever waits takes once more before it goes on: has the last one gone? A
- * submitter who was promised a place still has to look at the pool; one whose wait for room has failed
- * does not. Lock order: the pool's, then that of `empty` and `left`. */
+ * submitter who was promised a place still has to look at the pool; one whose wait for room has
+ * failed does not. Lock order: the pool's, then that of `empty` and `left`. */
 void duet__pool_less(duet_pool *pool)
 {
     if (pool->closing && pool->jobs == 0 && pool->promised == 0)

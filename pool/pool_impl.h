@@ -128,8 +128,8 @@ bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look
 
 /* Starts a worker that is counted in `threads` already. 0 or a negative errno. */
 int duet__worker_start(duet_pool *pool);
-/* Runs a job on this thread, whose caller has it and holds no lock; the job may be gone then, and the
- * pool too, unless the caller is its worker. NULL: not on a worker. */
+/* Runs a job on this thread, whose caller has it and holds no lock; the job may be gone then, and
+ * the pool too, unless the caller is its worker. NULL: not on a worker. */
 void duet__job_run(struct duet__job *job, struct duet__worker *worker);
 
 /* ---- pool.c ---- */
@@ -142,8 +142,8 @@ int duet__pool_end(duet_pool *pool, duet_deadline by);
 void duet__pool_less(duet_pool *pool);
 /* Releases the lock, and frees the pool if nobody owns it and nothing is in it any more. */
 void duet__pool_unlock(duet_pool *pool);
-/* All pools of this process that are open, held: to be let go of by duet__pool_release(). NULL: there
- * are none, or (*ret_n > 0) no memory. free() it. */
+/* All pools of this process that are open, held: to be let go of by duet__pool_release(). NULL:
+ * there are none, or (*ret_n > 0) no memory. free() it. */
 duet_pool **duet__pool_hold_all(size_t *ret_n);
 void duet__pool_release(duet_pool *pool);
 /* The parts of a shutdown, of a pool that is held. */

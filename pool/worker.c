@@ -82,9 +82,9 @@ static bool may_leave(const duet_pool *pool, bool idle_for_long)
     return pool->leaving || (idle_for_long && pool->threads > pool->config.workers_min);
 }
 
-/* Under the lock, which it releases meanwhile: joins who has left before us, while we still count as a
- * thread. So there is never more than one that does not and yet exists, and who has joined the last
- * has joined all. */
+/* Under the lock, which it releases meanwhile: joins who has left before us, while we still count
+ * as a thread. So there is never more than one that does not and yet exists, and who has joined
+ * the last has joined all. */
 static void join_who_left(duet_pool *pool)
 {
     pthread_t gone = pool->gone;

@@ -136,21 +136,21 @@ typedef struct duet_opts {
  * errno that is not duet's. */
 DUET_API const char *duet_strerror(int err);
 
-/* What any work may ask for, wherever it runs.
- * Cancellation is a level: once asked, every wait of that work fails with -ECANCELED before it has
- * any effect, until its function returns or shields. Only a settled future still gives its result.
- * Waits that end ownership (every *_close, the end of duet_call and duet_offload) are shielded by
- * themselves: they finish first.
+/* What any work may ask for, wherever it runs. Cancellation is a level: once asked, every wait of
+ * that work fails with -ECANCELED before it has any effect, until its function returns or shields.
+ * Only a settled future still gives its result. Waits that end ownership (every *_close, the end
+ * of duet_call and duet_offload) are shielded by themselves: they finish first.
  *
- * Deadlock is an answer. When waits close a circle (or, where one is for any of several, a knot) out
- * of which nothing can come, the one of them whose deadline is the earliest fails with -EDEADLK,
- * wherever it sleeps: a few milliseconds later, if the loops of those in the circle turn. Between
- * equals it is the one that closed it. The log names the chain. Nothing could have satisfied that
- * wait before its deadline, unless somebody cancelled one of the others. Waits that end ownership
- * are passed over; if there is none other in the circle, the program aborts, with the chain (the
- * close of a loop or pool, which may fail, is told then). What any thread may still do, settle a
- * promise say, is no deadlock, as long as there is one left to do it; that there is none is found by
- * the time the wait is twice as old as it was then. */
+ * Deadlock is an answer. When waits close a circle (or, where one is for any of several, a knot)
+ * out of which nothing can come, the one of them whose deadline is the earliest fails with
+ * -EDEADLK, wherever it sleeps: a few milliseconds later, if the loops of those in the circle
+ * turn. Between equals it is the one that closed it. The log names the chain. Nothing could have
+ * satisfied that wait before its deadline, unless somebody cancelled one of the others. Waits that
+ * end ownership are passed over; if there is none other in the circle, the program aborts, with
+ * the chain (the close of a loop or pool, which may fail, is told then). What any thread may still
+ * do, settle a promise say, is no deadlock, as long as there is one left to do it, if only one
+ * that waits with a deadline; that there is none is found by the time the wait is twice as old as
+ * it was then. */
 
 /* [any, waits] Until a moment, never less. 0; -ECANCELED; -EDEADLK in a bare callback. */
 DUET_API int duet_sleep(duet_deadline until);

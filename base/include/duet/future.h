@@ -17,9 +17,9 @@ extern "C" {
 typedef struct duet_future duet_future;
 
 /* [any, waits] 0: settled and *ret is the work's result. <0 speaks of this wait only: -ETIME the
- * deadline passed (the work goes on), -ECANCELED the waiter was cancelled, -EDEADLK this wait could
- * never end (for oneself, in a circle of waits, or in a bare callback). ret may be NULL. A settled future gives its
- * result whatever the deadline and whoever was cancelled. */
+ * deadline passed (the work goes on), -ECANCELED the waiter was cancelled, -EDEADLK this wait
+ * could never end (for oneself, in a circle of waits, or in a bare callback). ret may be NULL. A
+ * settled future gives its result whatever the deadline and whoever was cancelled. */
 DUET_API int duet_future_wait(duet_future *f, duet_deadline by, duet_result *ret);
 
 enum duet_until {
@@ -55,14 +55,14 @@ enum duet_ended {
     DUET_CANCELLED, /* it was asked to end, has run its clean-up, and settled with -ECANCELED */
     DUET_ABANDONED, /* it did not end in time and was left behind: it goes on */
 };
-/* [any, waits] Wait until `by`, then cancel and wait for up to grace_ns nanoseconds more (0 or less:
- * no time), then leave; lets go of the handle, and says which of these happened (enum duet_ended):
- * *ret is the result, taken (with ret NULL a DUET_PTR goes to drop_result; if somebody else has taken
- * it, a look), or -ETIME if it was abandoned. Cancelling the caller ends the first wait early. An
- * abandoned job is named in the log, counted in its pool's statistics and keeps its worker until it
- * really ends; its late result goes to drop_result. Since the work may outlive this call, its
- * argument must too: give it a drop. <0: the handle stays the caller's: -EDEADLK from the work itself
- * or a bare callback while it is pending; -EINVAL f is NULL. */
+/* [any, waits] Wait until `by`, then cancel and wait for up to grace_ns nanoseconds more (0 or
+ * less: no time), then leave; lets go of the handle, and says which of these happened (enum
+ * duet_ended): *ret is the result, taken (with ret NULL a DUET_PTR goes to drop_result; if
+ * somebody else has taken it, a look), or -ETIME if it was abandoned. Cancelling the caller ends
+ * the first wait early. An abandoned job is named in the log, counted in its pool's statistics and
+ * keeps its worker until it really ends; its late result goes to drop_result. Since the work may
+ * outlive this call, its argument must too: give it a drop. <0: the handle stays the caller's:
+ * -EDEADLK from the work itself or a bare callback while it is pending; -EINVAL f is NULL. */
 DUET_API int duet_future_end(duet_future *f, duet_deadline by, int64_t grace_ns, duet_result *ret);
 DUET_API duet_future *duet_future_ref(duet_future *f); /* [any] one more owner */
 DUET_API void duet_future_unref(duet_future *f); /* [any] let go; the work goes on; NULL is fine */
@@ -72,7 +72,8 @@ DUET_API void duet_future_unref(duet_future *f); /* [any] let go; the work goes 
  * of the process rest or sleep in waits of duet without a deadline that only each other could end,
  * or as DUET_SETTLER_HOLDS says. */
 DUET_API int duet_future_open(duet_future **ret); /* [any] 0 or -ENOMEM */
-/* [any] 0, -ENOMEM, -EINVAL. Of opts (may be NULL), name, drop_result and DUET_SETTLER_HOLDS count. */
+/* [any] 0, -ENOMEM, -EINVAL. Of opts (may be NULL), name, drop_result and DUET_SETTLER_HOLDS
+ * count. */
 DUET_API int duet_future_open_with(duet_future **ret, const duet_opts *opts);
 /* [any] 0; -EALREADY settled before; -EINVAL for a work's own future or a positive result.err.
  * After an error a DUET_PTR in result is still the caller's. Wakes all who wait; callbacks run

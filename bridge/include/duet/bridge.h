@@ -12,14 +12,15 @@ extern "C" {
  * duet_loop_open() and duet_loop_run(): then fn did not run. -EDEADLK: a loop runs on this thread
  * already. */
 DUET_API int duet_run(duet_fn *fn, void *arg, duet_result *ret);
-/* [any, waits] Likewise. opts, copied, may be NULL: name, drop, stack_size, and DUET_SIGINT: the first
- * SIGINT cancels fn, the second ends the process as if nothing had caught it; what SIGINT did
- * before is restored at the end, and left alone where it was ignored. -EBUSY: the program has its
- * own handler for SIGINT, or another such run goes on; then fn did not run. */
+/* [any, waits] Likewise. opts, copied, may be NULL: name, drop, stack_size, and DUET_SIGINT: the
+ * first SIGINT cancels fn, the second ends the process as if nothing had caught it; what SIGINT
+ * did before is restored at the end, and left alone where it was ignored. -EBUSY: the program has
+ * its own handler for SIGINT, or another such run goes on; then fn did not run. */
 DUET_API int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret);
 /* [any] A loop on a thread of its own, which blocks all signals but the synchronous ones; returns
  * when it turns. config, copied, may be NULL. 0; the errors of duet_loop_open() and
- * duet_loop_run(); -EAGAIN no thread; -ESHUTDOWN duet_shutdown() was faster. Ends with duet_loop_close(). */
+ * duet_loop_run(); -EAGAIN no thread; -ESHUTDOWN duet_shutdown() was faster. Ends with
+ * duet_loop_close(). */
 DUET_API int duet_loop_start(duet_loop **ret, const duet_loop_config *config);
 
 /* [any, waits] Run fn as a coroutine on loop; what one thread submits starts in that order. Waits
@@ -35,9 +36,10 @@ DUET_API duet_future *duet_submit_with(duet_loop *loop, duet_fn *fn, void *arg,
  * and returns only after fn has ended, so that arg may live on the caller's stack: -ETIME or
  * -ECANCELED if fn then ended with -ECANCELED, else 0 and its result. With a deadline in the past
  * fn never starts. A refused submission is 0 with ret->err = -ESHUTDOWN, -EAGAIN, -ENOMEM or
- * -EINVAL. -EDEADLK in a bare callback. *ret is always written, if given; a DUET_PTR in it is the
- * caller's. Who ignores its cancellation makes it late; where that must not be, submit with drop,
- * wait, and unref. */
+ * -EINVAL. -EDEADLK in a bare callback, or in a circle of waits: then fn was cancelled and has
+ * ended, as at the deadline. *ret is always written, if given; a DUET_PTR in it is the caller's.
+ * Who ignores its cancellation makes it late; where that must not be, submit with drop, wait, and
+ * unref. */
 DUET_API int duet_call(duet_loop *loop, duet_fn *fn, void *arg, duet_deadline by, duet_result *ret);
 /* [any, waits] Likewise. opts, copied, may be NULL. */
 DUET_API int duet_call_with(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts,

@@ -19,8 +19,8 @@ enum duet_backend {
 typedef struct duet_loop_config {
     /* Copied; a thread of the loop's own carries it too. */
     const char *name;
-    /* Virtual bytes of a coroutine's stack: 256 KiB. Rounded up to a power of two, and to 16 KiB at
-     * least; more than 1 GiB is -EINVAL. */
+    /* Virtual bytes of a coroutine's stack: 256 KiB. Rounded up to a power of two, and to 16 KiB
+     * at least; more than 1 GiB is -EINVAL. */
     size_t stack_size;
     /* A further one settles with -EAGAIN. Default: memory is the limit. */
     unsigned coroutines_max;
@@ -54,15 +54,15 @@ DUET_API int duet_loop_run(duet_loop *loop);
 DUET_API void duet_loop_stop(duet_loop *loop);
 /* [any, waits] Stop, wait for the end, join its thread if it has one, let go. 0; -ETIME: what is
  * left is named in the log, and the loop lives on, still stopping: close again. -EDEADLK from its
- * own thread or a bare callback, or in a circle of waits: then it lives on likewise. Calls that began before end with -ESHUTDOWN; who calls later holds
- * a reference. */
+ * own thread or a bare callback, or in a circle of waits: then it lives on likewise. Calls that
+ * began before end with -ESHUTDOWN; who calls later holds a reference. */
 DUET_API int duet_loop_close(duet_loop *loop, duet_deadline by);
-/* [any, waits] The end of a loop, whatever its coroutines do. Refuses new submissions; lets what is
- * there end for half of the time (its coroutines may still spawn); then cancels it; at the deadline
- * leaves it behind. Always lets go of the loop, but for the errors named last. 0: nothing is left.
- * -ETIME: *ret lists what is, and so does the log; the loop turns on until that has ended. ret as in
- * duet_pool_shutdown(). -EDEADLK from its own thread or a bare callback, -EINVAL: nothing was
- * done. */
+/* [any, waits] The end of a loop, whatever its coroutines do. Refuses new submissions; lets what
+ * is there end for half of the time (its coroutines may still spawn); then cancels it; at the
+ * deadline leaves it behind. Always lets go of the loop, but for the errors named last. 0: nothing
+ * is left. -ETIME: *ret lists what is, and so does the log; the loop turns on until that has
+ * ended. ret as in duet_pool_shutdown(). -EDEADLK from its own thread or a bare callback, -EINVAL:
+ * nothing was done. */
 DUET_API int duet_loop_shutdown(duet_loop *loop, duet_deadline by, duet_receipt **ret);
 /* [any] One more owner: its calls stay safe after the close, and give -ESHUTDOWN. */
 DUET_API duet_loop *duet_loop_ref(duet_loop *loop);
