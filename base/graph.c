@@ -178,11 +178,24 @@ static bool all_threads_rest(void)
            threads == before.threads + count_joined_threads();
 }
 
+/* What was seen before the census may have been cancelled since, by one who rested then. */
+static int ask_threads(struct duet__look *look)
+{
+    if (!all_threads_rest())
+        return AWAKE;
+    duet__list_for_each(link, &look->seen)
+    {
+        struct duet__wait *wait = wait_of_seen(link);
+        wait->live = wait->live || goes_on(wait);
+    }
+    return ALL_REST;
+}
+
 bool duet__look_at_threads(struct duet__look *look)
 {
     bool may = false;
     if (look->threads == NOT_ASKED)
-        look->threads = all_threads_rest() ? ALL_REST : AWAKE;
+        look->threads = ask_threads(look);
     if (look->threads == AWAKE)
         return true;
     if (look->phase == NAME) /* nobody in particular */
@@ -487,25 +500,37 @@ static bool is_for(const struct duet__wait *wait, const void *of)
     return false;
 }
 
-void duet__graph_changed(const void *of)
+/* At all joined waits for `of`; NULL: at all. */
+static void look_again_at(const void *of)
 {
     struct text text;
+    bool found = true;
     duet__lock(&lock);
-    uint64_t knot = ++knots; /* those who wait for it, and those in a circle with them */
+    uint64_t knot = ++knots; /* those, and whoever is in a circle with them */
     duet__list_for_each(link, &joined)
     {
         struct duet__wait *wait = duet__container(link, struct duet__wait, link);
-        if (is_for(wait, of)) /* so it is alive */
+        if (wait->ops->may_end && (!of || is_for(wait, of))) /* then `of` is alive */
             wait->knot = knot;
     }
-    for (bool found = true; found;) {
+    while (found) {
         found = search_rest(knot, &text);
         duet__unlock(&lock);
-        if (found) {
-            duet__log(DUET_ERROR, "%s", text.line);
-            duet__lock(&lock);
-        }
+        if (!found)
+            return;
+        duet__log(DUET_ERROR, "%s", text.line);
+        duet__lock(&lock);
     }
+}
+
+void duet__graph_changed(const void *of)
+{
+    look_again_at(of);
+}
+
+void duet__graph_changed_for_all(void)
+{
+    look_again_at(NULL);
 }
 
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on)
@@ -527,6 +552,8 @@ void duet__graph_leave(struct duet__wait *wait)
     if (wait->told)
         duet__and_acquire(&parker->word, ~(uint32_t)DUET__PARK_STUCK);
     duet__unlock(&lock);
+    if (parker->ops->may_block && !wait->stands)
+        duet__blocking_ended();
 }
 
 size_t duet__graph_count(bool (*belongs)(const duet_future *work, const void *to), const void *to)

@@ -145,6 +145,9 @@ struct duet__census {
 typedef bool duet__census_fn(struct duet__census *census);
 /* Before main() runs. */
 void duet__census_add(duet__census_fn *fn);
+/* Likewise, at all waits: for what is rare. */
+void duet__graph_changed_for_all(void);
+
 /* By a caller on whom something stands until it has ended (a loop it runs, a job it runs in place):
  * joins at once. */
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on);

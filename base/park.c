@@ -46,6 +46,12 @@ void duet__blocking_set(struct duet__blocking *blocking)
     thread_blocking = blocking;
 }
 
+void duet__blocking_ended(void)
+{
+    if (thread_blocking)
+        thread_blocking->ended(thread_blocking);
+}
+
 /* Sleeps while the word is as we left it, until then; false: it has changed. */
 static bool sleep_on_word_until(struct duet__parker *parker, uint32_t asleep, int64_t by_ns)
 {
@@ -95,8 +101,8 @@ void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asl
     if (thread_blocking)
         thread_blocking->begins(thread_blocking);
     sleep_on_word(parker, asleep, by_ns, start);
-    if (thread_blocking)
-        thread_blocking->ended(thread_blocking);
+    if (!parker->wait || !parker->wait->joined) /* else when it leaves the graph */
+        duet__blocking_ended();
     /* Woken by whoever cleared SLEEPING; at the deadline or a spurious return we clear it
      * ourselves. Acquires nothing here: duet__park() reads the word again. */
     duet__and_acquire(&parker->word, ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED));

@@ -85,12 +85,14 @@ void duet__parker_init(struct duet__parker *parker, const struct duet__parker_op
                        struct duet_future *work, uint32_t word);
 
 /* What a thread does when it blocks in a wait, and when that is over; a worker lends its slot.
- * Owned by the thread that set it. */
+ * Owned by the thread that set it. A wait that has joined the graph is over when it leaves that, so
+ * that whoever searches finds the slot lent all the while; it may begin several times before. */
 struct duet__blocking {
     void (*begins)(struct duet__blocking *blocking);
     void (*ended)(struct duet__blocking *blocking);
 };
 void duet__blocking_set(struct duet__blocking *blocking);
+void duet__blocking_ended(void);
 
 /* How a thread sleeps: a short adaptive look, then a futex. Jobs borrow it from their worker. */
 void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns);

@@ -275,8 +275,10 @@ static bool members_may_settle(const struct duet__wait *wait, struct duet__look 
 
 static const char *describe_members(const struct duet__wait *wait, char *buf, size_t size)
 {
-    const struct group *group = wait->of;
+    struct group *group = (struct group *)(void *)(duet_group *)wait->of;
+    duet__lock(&group->lock);
     snprintf(buf, size, "its group of %zu", group->pending);
+    duet__unlock(&group->lock);
     return buf;
 }
 

@@ -362,8 +362,10 @@ int duet_loop_run(duet_loop *loop)
 
 static void drain_run(struct duet__node *node, void *consumer)
 {
+    duet_loop *loop = consumer;
     (void)node;
-    ((duet_loop *)consumer)->draining = true;
+    loop->draining = true;
+    duet__graph_changed(&loop->end); /* from here on it ends when all of it has */
 }
 
 void duet__loop_drain(duet_loop *loop)
@@ -381,6 +383,7 @@ static void stop_run(struct duet__node *node, void *consumer)
     loop->stopping = true;
     duet__list_for_each(link, &loop->live)
         duet__park_cancel(&duet__container(link, struct duet__task, live)->work.parker);
+    duet__graph_changed(&loop->end);
 }
 
 static void stop(duet_loop *loop)

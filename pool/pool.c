@@ -17,7 +17,8 @@ enum {
     SPARES_DEFAULT = 64,
     QUEUE_DEFAULT = 16384,
     QUEUE_MOST = 1 << 30,
-    STACK_SIZE_MOST = 1 << 30
+    STACK_SIZE_MOST = 1 << 30,
+    SETTLING_MS = 100,
 };
 #define IDLE_DEFAULT_NS INT64_C(10000000000)
 
@@ -67,7 +68,8 @@ static void list_pool(duet_pool *pool)
 static void unlist_pool(duet_pool *pool)
 {
     duet__lock(&all_lock);
-    duet__list_remove(&pool->all);
+    if (duet__list_linked(&pool->all))
+        duet__list_remove(&pool->all);
     duet__unlock(&all_lock);
 }
 
@@ -268,7 +270,7 @@ static void undo_open(duet_pool *pool)
     struct duet__parker *before = duet__here_set(NULL);
     duet__pool_leave(pool);
     duet__here_set(before);
-    duet__pool_release(pool); /* a shutdown of all pools may hold it, too */
+    duet__pool_release(pool);
 }
 
 int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
@@ -302,12 +304,12 @@ int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
     pool->empty.name = pool->left.name = pool->config.name;
     pool->owners = 1;
     pool->process = duet__process;
-    list_pool(pool);
     rc = start_least(pool);
     if (rc < 0) {
         undo_open(pool);
         return rc;
     }
+    list_pool(pool);
     *ret = pool;
     return 0;
 }
@@ -408,7 +410,10 @@ int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
     free(left);
     if (count > 0)
         return -ETIME;
-    return duet__pool_await_empty(pool, DUET_NEVER); /* nothing runs: the last are just settling */
+    /* Nothing runs: the last are just settling, or somebody was promised a place and does not come. */
+    int rc = duet__pool_await_empty(pool, duet_ms(SETTLING_MS));
+    receipt->unlisted += rc < 0;
+    return rc < 0 ? -ETIME : 0;
 }
 
 /* ---- Ending ---- */
@@ -428,19 +433,19 @@ static int may_end(const char *function, const duet_pool *pool)
     return duet__pool_may_await(pool);
 }
 
-/* How many jobs run; each is named in the log. */
-static unsigned report_left(duet_pool *pool)
+/* What still runs is named in the log: -ETIME, and how many; or 0, it is empty after all. */
+static int report_left(duet_pool *pool, unsigned *ret_count)
 {
     duet_receipt left = {0};
-    duet__pool_list_left(pool, &left);
-    unsigned count = (unsigned)(left.count + left.unlisted);
-    if (count == 0)
+    int rc = duet__pool_list_left(pool, &left);
+    unsigned count = *ret_count = (unsigned)(left.count + left.unlisted);
+    if (rc == 0)
         return 0;
     duet__log(DUET_WARNING, "pool '%s' is not empty by the deadline: %u jobs still run",
               pool->config.name, count);
     duet__receipt_log(&left, "is not empty by the deadline");
     duet__receipt_clear(&left);
-    return count;
+    return rc;
 }
 
 int duet_pool_drain(duet_pool *pool, duet_deadline by, unsigned *ret_left)
@@ -456,7 +461,7 @@ int duet_pool_drain(duet_pool *pool, duet_deadline by, unsigned *ret_left)
     unsigned left = 0;
     if (rc == -ETIME) {
         duet__pool_cancel(pool);
-        left = report_left(pool);
+        report_left(pool, &left);
     }
     if (ret_left)
         *ret_left = left;
@@ -471,8 +476,9 @@ int duet__pool_end(duet_pool *pool, duet_deadline by)
     duet__pool_refuse(pool);
     duet__pool_cancel(pool);
     rc = duet__pool_await_empty(pool, by);
-    if (rc == -ETIME && report_left(pool) == 0)
-        rc = 0; /* it has become empty after all */
+    unsigned left;
+    if (rc == -ETIME)
+        rc = report_left(pool, &left);
     if (rc == 0)
         duet__pool_leave(pool);
     return rc;

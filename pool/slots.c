@@ -159,6 +159,7 @@ static void note_refused_thread(duet_pool *pool, int rc)
             "pool '%s': a thread for a worker could not be started: %s (see RLIMIT_NPROC, ulimit "
             "-u, the cgroup's pids.max, and memory)",
             pool->config.name, duet_strerror(rc));
+    duet__graph_changed_for_all(); /* somebody may have counted on it */
 }
 
 int duet__summon_now(duet_pool *pool, struct duet__summons summons)
@@ -185,7 +186,7 @@ void duet__slot_lend(struct duet__blocking *blocking)
 {
     struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
     duet_pool *pool = worker->pool;
-    if (!lends(worker))
+    if (!lends(worker) || worker->job->lent)
         return;
     duet__lock(&pool->lock);
     worker->job->lent = true;
@@ -200,7 +201,7 @@ void duet__slot_back(struct duet__blocking *blocking)
 {
     struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
     duet_pool *pool = worker->pool;
-    if (!lends(worker))
+    if (!lends(worker) || !worker->job->lent)
         return;
     duet__lock(&pool->lock);
     worker->job->lent = false;

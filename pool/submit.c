@@ -171,7 +171,7 @@ struct room_wait {
 /* A place comes when any queued job starts. */
 static bool room_may_come(const struct duet__wait *wait, struct duet__look *look)
 {
-    const struct room_wait *room = wait->of;
+    const struct room_wait *room = duet__container(wait, const struct room_wait, wait);
     duet_pool *pool = room->pool;
     duet__lock(&pool->lock);
     /* It was promised one just now, or somebody else was, who may start. */
@@ -185,8 +185,8 @@ static bool room_may_come(const struct duet__wait *wait, struct duet__look *look
 
 static const char *describe_room(const struct duet__wait *wait, char *buf, size_t size)
 {
-    const struct room_wait *room = wait->of;
-    snprintf(buf, size, "room in the queue of pool '%s'", room->pool->config.name);
+    const duet_pool *pool = wait->of;
+    snprintf(buf, size, "room in the queue of pool '%s'", pool->config.name);
     return buf;
 }
 
@@ -200,8 +200,8 @@ struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
     return submitter;
 }
 
-/* Under the lock: waits for a promised place. 0: the lock is held again. -ETIME, -ECANCELED,
- * -EDEADLK: it is not, and the pool may be gone, since nothing of ours is in it any more. */
+/* Under the lock: waits for a promised place. 0: the lock is held again, and the pool is held, until
+ * place_taken(). -ETIME, -ECANCELED, -EDEADLK: neither, and the pool may be gone. */
 static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadline by)
 {
     struct room_wait room = {.pool = pool};
@@ -210,7 +210,7 @@ static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadl
     duet__list_append(&pool->room, &room.waiter.link);
     pool->owners++; /* while we are in the graph, a search may look at it */
     duet__unlock(&pool->lock);
-    duet__wait_enter(&room.wait, here, &room_wait_ops, &room, 1, by, duet__wait_kind(shielded));
+    duet__wait_enter(&room.wait, here, &room_wait_ops, pool, 1, by, duet__wait_kind(shielded));
     int rc = duet__wait_claimed(&room.waiter, &pool->lock, by, shielded);
     duet__wait_leave(&room.wait);
     if (rc < 0) {
@@ -218,10 +218,16 @@ static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadl
         return duet__wait_failed(here, rc); /* it may not have parked at all */
     }
     duet__lock(&pool->lock);
-    pool->owners--;
     pool->promised--;
     duet__pool_less(pool);
     return 0;
+}
+
+/* Without the lock, when it has been: those who still wait counted on us, perhaps. */
+static void place_taken(duet_pool *pool)
+{
+    duet__graph_changed(pool);
+    duet__pool_release(pool);
 }
 
 /* ---- Submitting ---- */
@@ -324,6 +330,14 @@ static duet_future *refuse_job(struct duet__job *job, int err)
     return &job->work.future;
 }
 
+/* Under the lock, which it releases. */
+static void refuse(duet_pool *pool, struct duet__job *job, int err)
+{
+    pool->stats.refused++;
+    duet__unlock(&pool->lock);
+    refuse_job(job, err);
+}
+
 /* 0, or why a job cannot even be made; *ret_why: what the log should say, NULL: nothing more. */
 static int check_job(const duet_pool *pool, duet_fn *fn, const duet_opts *opts,
                      const char **ret_why)
@@ -352,24 +366,22 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
     duet_future *f = &job->work.future;
     duet__lock(&pool->lock);
     enum admission what = admission(pool, here, opts && (opts->flags & DUET_REFUSE));
-    if (what == WAIT) {
+    bool waits = what == WAIT;
+    if (waits) {
         *ret_wait = wait_for_place(pool, here, by);
         if (*ret_wait < 0)
             return refuse_job(job, *ret_wait == -EDEADLK ? -EDEADLK : -ECANCELED);
         what = pool->closing ? REFUSED_CLOSING : QUEUE;
     }
-    switch (what) {
-    case RUN_HERE:
+    if (what == RUN_HERE)
         run_here(pool, job, here);
-        return f;
-    case QUEUE:
+    else if (what == QUEUE)
         enqueue(pool, job);
-        return f;
-    default:
-        pool->stats.refused++;
-        duet__pool_unlock(pool); /* it may have waited for us alone */
-        return refuse_job(job, what == REFUSED_FULL ? -EAGAIN : -ESHUTDOWN);
-    }
+    else
+        refuse(pool, job, what == REFUSED_FULL ? -EAGAIN : -ESHUTDOWN);
+    if (waits)
+        place_taken(pool);
+    return f;
 }
 
 duet_future *duet_pool_submit_with(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts)
