@@ -48,6 +48,9 @@ EXPECTED = {
         r'legacy-3 .*came back: the late result is there, 700'],
 }
 
+# Who is told and the log that says why run beside each other.
+UNORDERED = ['deadlock']
+
 
 def check_offload(program):
     """Real files, one of them missing: the digests are the right ones."""
@@ -81,7 +84,8 @@ def check_lines(program, name):
         found = re.compile(pattern).search(done.stdout, at)
         if not found:
             return f'not found, in this order: {pattern}'
-        at = found.end()
+        if name not in UNORDERED:
+            at = found.end()
     return None
 
 
