@@ -737,9 +737,102 @@ static int release_log(void **state)
     return 0;
 }
 
+/* ---- What closes a circle without a wait ---- */
+
+struct around {
+    duet_loop *loop;
+    duet_future *running, *behind; /* the job that runs the loop; the job that waits for it */
+    struct gate gate;
+    atomic_int rc;
+};
+
+static duet_result run_the_loop(void *arg)
+{
+    struct around *around = arg;
+    gate_pass(&around->gate); /* until its own handle is known */
+    return duet_err(duet_loop_run(around->loop));
+}
+
+static duet_result wait_for_the_runner(void *arg)
+{
+    struct around *around = arg;
+    return duet_err(duet_future_wait(around->running, DUET_NEVER, NULL));
+}
+
+static duet_result wait_shielded_for_the_one_behind(void *arg)
+{
+    struct around *around = arg;
+    duet_shield_begin();
+    atomic_store(&around->rc, duet_future_wait(around->behind, duet_sec(100), NULL));
+    duet_shield_end();
+    return duet_ok();
+}
+
+/* As long as somebody may stop the loop, nobody is stuck; once it is stopped, all are. */
+thread_test(who_closes_a_circle_by_stopping_a_loop_has_it_answered)
+{
+    struct around around = {.gate = GATE_INIT};
+    duet_pool *pool = open_pool(4);
+    must_equal(duet_loop_open(&around.loop, NULL), 0);
+    around.running = duet_pool_submit(pool, run_the_loop, &around);
+    around.behind = duet_pool_submit(pool, wait_for_the_runner, &around);
+    gate_open(&around.gate);
+    duet_future *f = duet_submit(around.loop, wait_shielded_for_the_one_behind, &around);
+    grow_old();
+    must(!duet_future_settled(f));
+    log_capture();
+    duet_loop_stop(around.loop);
+    must_equal(finish(f).err, 0);
+    log_release();
+    must_equal(atomic_load(&around.rc), -EDEADLK);
+    must_equal(finish(around.behind).err, 0); /* it waits by the other's handle */
+    must_equal(finish(around.running).err, 0);
+    must_equal(duet_loop_close(around.loop, SURELY), 0);
+    close_pool(pool);
+}
+
+/* ---- A job between two sleeps of one wait ---- */
+
+static duet_result nap_shortly(void *arg)
+{
+    (void)arg;
+    return duet_err(duet_sleep(duet_us(300)));
+}
+
+static duet_result gather_of_its_own_pool(void *pool)
+{
+    enum {
+        N = 12
+    };
+    duet_future *fs[N];
+    for (int i = 0; i < N; i++)
+        fs[i] = duet_pool_submit(pool, nap_shortly, NULL);
+    int rc = duet_gather(fs, N, duet_sec(100), NULL);
+    for (int i = 0; i < N; i++)
+        duet_future_unref(fs[i]);
+    return duet_err(rc);
+}
+
+/* Whoever looks meanwhile finds its slot lent all the while, and the jobs it waits for able to
+ * start. */
+thread_test(a_job_that_gathers_jobs_of_its_own_pool_is_not_told)
+{
+    const duet_pool_config config = {.workers_max = 1, .spares_max = 1};
+    duet_pool *pool;
+    must_equal(duet_pool_open(&pool, &config), 0);
+    for (int round = test_rounds(100); round > 0; round--) {
+        duet_future *f = duet_pool_submit(pool, gather_of_its_own_pool, pool);
+        must_equal(duet_future_wait(f, SURELY, NULL), 0);
+        must_equal(finish(f).err, 0);
+    }
+    close_pool(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_closes_a_circle_by_stopping_a_loop_has_it_answered),
+        cmocka_unit_test(a_job_that_gathers_jobs_of_its_own_pool_is_not_told),
         cmocka_unit_test(a_wait_for_room_behind_one_that_was_promised_it_is_no_deadlock),
         cmocka_unit_test(a_wait_for_any_is_no_deadlock_while_one_of_its_list_settles),
         cmocka_unit_test(a_job_in_place_is_not_interrupted_for_the_one_that_submitted_it),
