@@ -28,6 +28,12 @@ enum phase {
     NAME, /* one step along that circle */
 };
 
+enum threads {
+    NOT_ASKED,
+    AWAKE,
+    ALL_REST,
+};
+
 /* One search. */
 struct duet__look {
     enum phase phase;
@@ -37,11 +43,7 @@ struct duet__look {
     bool reached; /* one that reaches what we look for */
     uint64_t gathering; /* given to its members */
     uint64_t knot; /* given to all that were ever gathered */
-    enum {
-        NOT_ASKED,
-        AWAKE,
-        ALL_REST
-    } threads; /* does any other thread run? */
+    enum threads threads; /* does any other thread run? */
     struct duet__wait *next; /* the step, and what it goes through */
     enum duet__via via;
 };
@@ -179,7 +181,7 @@ static bool all_threads_rest(void)
 }
 
 /* What was seen before the census may have been cancelled since, by one who rested then. */
-static int ask_threads(struct duet__look *look)
+static enum threads ask_threads(struct duet__look *look)
 {
     if (!all_threads_rest())
         return AWAKE;
