@@ -502,8 +502,7 @@ static bool is_for(const struct duet__wait *wait, const void *of)
     return false;
 }
 
-/* At all joined waits for `of`; NULL: at all. */
-static void look_again_at(const void *of)
+void duet__graph_changed(const void *of)
 {
     struct text text;
     bool found = true;
@@ -523,16 +522,6 @@ static void look_again_at(const void *of)
         duet__log(DUET_ERROR, "%s", text.line);
         duet__lock(&lock);
     }
-}
-
-void duet__graph_changed(const void *of)
-{
-    look_again_at(of);
-}
-
-void duet__graph_changed_for_all(void)
-{
-    look_again_at(NULL);
 }
 
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on)

@@ -127,8 +127,9 @@ static inline void duet__wait_leave(struct duet__wait *wait)
 void duet__graph_join(struct duet__wait *wait);
 /* By the owner of a wait that has joined, or its loop: looks again. */
 void duet__graph_again(struct duet__wait *wait);
-/* Something has changed about what is waited for, of which the address alone is used: a promise
- * has one holder fewer, a group one member more. Looks again at whoever waits for it. */
+/* Something has changed about what is waited for, of which the address alone is used: a promise has
+ * one holder fewer, a group one member more, a loop is stopped, a pool's free place is taken. Looks
+ * again at whoever waits for it; NULL: at all waits, for what is rare. */
 void duet__graph_changed(const void *of);
 /* WHAT ANY THREAD COULD DO, settle a promise say, is stuck only if there is none left to do it:
  * each thread of the process either sleeps in a joined wait, or rests: a worker without a job, a
@@ -145,9 +146,6 @@ struct duet__census {
 typedef bool duet__census_fn(struct duet__census *census);
 /* Before main() runs. */
 void duet__census_add(duet__census_fn *fn);
-/* Likewise, at all waits: for what is rare. */
-void duet__graph_changed_for_all(void);
-
 /* By a caller on whom something stands until it has ended (a loop it runs, a job it runs in place):
  * joins at once. */
 void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, const duet_future *on);

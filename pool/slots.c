@@ -159,7 +159,7 @@ static void note_refused_thread(duet_pool *pool, int rc)
             "pool '%s': a thread for a worker could not be started: %s (see RLIMIT_NPROC, ulimit "
             "-u, the cgroup's pids.max, and memory)",
             pool->config.name, duet_strerror(rc));
-    duet__graph_changed_for_all(); /* somebody may have counted on it */
+    duet__graph_changed(NULL); /* somebody may have counted on it */
 }
 
 int duet__summon_now(duet_pool *pool, struct duet__summons summons)
