@@ -44,6 +44,9 @@ struct duet__look {
     uint64_t gathering; /* given to its members */
     uint64_t knot; /* given to all that were ever gathered */
     enum threads threads; /* does any other thread run? */
+    /* Who could do what any thread could, looked at once after each change of what is asked. */
+    uint64_t changes, looked;
+    bool agents_may, agents_reach;
     struct duet__wait *next; /* the step, and what it goes through */
     enum duet__via via;
 };
@@ -69,13 +72,13 @@ DUET__IN_CHILD(reset)
 /* ---- Looking ---- */
 
 /* Is it about to end, whatever it waits for? */
-static bool goes_on(const struct duet__wait *wait)
+static bool goes_on(struct duet__wait *wait)
 {
     if (wait->told || !wait->ops->may_end)
         return true;
     uint32_t word = duet__load_relaxed(&wait->parker->word); /* a look */
     return word >= DUET__PARK_TOKEN ||
-           ((word & DUET__PARK_CANCEL) && wait->kind == DUET__WAIT_PLAIN);
+           ((word & DUET__PARK_CANCEL) && duet__wait_is(wait, DUET__WAIT_PLAIN));
 }
 
 static void collect(struct duet__look *look, struct duet__wait *wait)
@@ -193,15 +196,9 @@ static enum threads ask_threads(struct duet__look *look)
     return ALL_REST;
 }
 
-bool duet__look_at_threads(struct duet__look *look)
+static bool look_at_agents(struct duet__look *look)
 {
     bool may = false;
-    if (look->threads == NOT_ASKED)
-        look->threads = ask_threads(look);
-    if (look->threads == AWAKE)
-        return true;
-    if (look->phase == NAME) /* nobody in particular */
-        return false;
     duet__list_for_each(link, &joined)
     {
         const struct duet__wait *wait = duet__container(link, struct duet__wait, link);
@@ -214,14 +211,46 @@ bool duet__look_at_threads(struct duet__look *look)
     return may;
 }
 
+bool duet__look_at_threads(struct duet__look *look)
+{
+    if (look->threads == NOT_ASKED)
+        look->threads = ask_threads(look);
+    if (look->threads == AWAKE)
+        return true;
+    if (look->phase == NAME) /* nobody in particular */
+        return false;
+    if (look->looked != look->changes) { /* else each of n who wait would look at n */
+        bool reached = look->reached;
+        look->looked = look->changes;
+        look->reached = false;
+        look->agents_may = look_at_agents(look);
+        look->agents_reach = look->reached;
+        look->reached = reached;
+    }
+    look->reached = look->reached || (look->phase == REACH && look->agents_reach);
+    return look->agents_may;
+}
+
+bool duet__any_thread_may_end(const struct duet__wait *wait, struct duet__look *look)
+{
+    (void)wait;
+    return duet__look_at_threads(look);
+}
+
 /* ---- Searching ---- */
+
+static void begin_phase(struct duet__look *look, enum phase phase)
+{
+    look->phase = phase;
+    look->changes++;
+}
 
 /* look->members: all that `from` reaches through stuck waits; itself only if it does. */
 static void gather(struct duet__look *look, const struct duet__wait *from)
 {
     for (struct duet__list *link; (link = duet__list_pop(&look->members)) != NULL;)
         duet__list_append(&look->seen, link);
-    look->phase = GATHER;
+    begin_phase(look, GATHER);
     look->gathering = ++gatherings;
     from->ops->may_end(from, look);
     duet__list_for_each(link, &look->members) /* grows meanwhile */
@@ -235,7 +264,7 @@ static void gather(struct duet__look *look, const struct duet__wait *from)
 static struct duet__wait *one_that_does_not_reach(struct duet__look *look, struct duet__wait *to)
 {
     bool changed;
-    look->phase = REACH;
+    begin_phase(look, REACH);
     to->reaches = look->gathering;
     do {
         changed = false;
@@ -249,6 +278,7 @@ static struct duet__wait *one_that_does_not_reach(struct duet__look *look, struc
             if (look->reached) {
                 wait->reaches = look->gathering;
                 changed = true;
+                look->changes++;
             }
         }
     } while (changed);
@@ -276,7 +306,7 @@ static void gather_circle(struct duet__look *look, struct duet__wait *from)
 static bool find_knot(struct duet__look *look, struct duet__wait *from)
 {
     bool changed;
-    look->phase = COLLECT;
+    begin_phase(look, COLLECT);
     look->threads = NOT_ASKED;
     look->search = ++searches;
     duet__list_init(&look->seen);
@@ -285,18 +315,21 @@ static bool find_knot(struct duet__look *look, struct duet__wait *from)
     duet__list_for_each(link, &look->seen) /* grows meanwhile */
     {
         struct duet__wait *wait = wait_of_seen(link);
-        wait->live = wait->live || wait->ops->may_end(wait, look);
+        if (!wait->live && wait->ops->may_end(wait, look))
+            wait->live = true;
         if (from->live)
             return false;
     }
-    look->phase = JUDGE;
+    begin_phase(look, JUDGE);
     do {
         changed = false;
         /* Backwards: what was found last is what the others depend on. */
         for (struct duet__list *link = look->seen.prev; link != &look->seen; link = link->prev) {
             struct duet__wait *wait = wait_of_seen(link);
-            if (!wait->live && wait->ops->may_end(wait, look))
-                wait->live = changed = true;
+            if (wait->live || !wait->ops->may_end(wait, look))
+                continue;
+            wait->live = changed = true;
+            look->changes++;
         }
         if (from->live)
             return false;
@@ -306,9 +339,10 @@ static bool find_knot(struct duet__look *look, struct duet__wait *from)
 }
 
 /* Is a before b in the order in which they are told? */
-static bool is_before(const struct duet__wait *a, const struct duet__wait *b)
+static bool is_before(struct duet__wait *a, struct duet__wait *b)
 {
-    bool a_closes = a->kind == DUET__WAIT_CLOSES, b_closes = b->kind == DUET__WAIT_CLOSES;
+    bool a_closes = duet__wait_is(a, DUET__WAIT_CLOSES);
+    bool b_closes = duet__wait_is(b, DUET__WAIT_CLOSES);
     if (a_closes != b_closes)
         return b_closes;
     if (a->by_ns != b->by_ns)
@@ -325,7 +359,7 @@ static struct duet__wait *choose(struct duet__look *look)
     duet__list_for_each(link, &look->members)
     {
         struct duet__wait *wait = wait_of_seen(link);
-        if (wait->kind != DUET__WAIT_ENDS && (!chosen || is_before(wait, chosen)))
+        if (!duet__wait_is(wait, DUET__WAIT_ENDS) && (!chosen || is_before(wait, chosen)))
             chosen = wait;
     }
     return chosen;
@@ -346,15 +380,21 @@ static void add(struct text *text, const char *words)
     text->line[text->length] = '\0';
 }
 
+const char *duet__parker_describe(const struct duet__parker *parker, char *buf, size_t size)
+{
+    if (parker->work)
+        return duet__future_describe_place(parker->work, buf, size);
+    if (parker->joined)
+        snprintf(buf, size, "thread '%s'", parker->joined->thread);
+    else
+        snprintf(buf, size, "a thread");
+    return buf;
+}
+
 static void add_who(struct text *text, const struct duet__wait *wait)
 {
     char buf[128];
-    if (wait->parker->work) {
-        add(text, duet__future_describe_place(wait->parker->work, buf, sizeof buf));
-    } else {
-        snprintf(buf, sizeof buf, "thread '%s'", wait->thread);
-        add(text, buf);
-    }
+    add(text, duet__parker_describe(wait->parker, buf, sizeof buf));
 }
 
 /* How we come from what is waited for to who waits next. */
@@ -376,7 +416,7 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
 {
     char buf[128];
     struct duet__wait *at = from;
-    look->phase = NAME;
+    begin_phase(look, NAME);
     add_who(text, from);
     for (int steps = 0; steps < STEPS_NAMED; steps++) {
         add(text, steps == 0 ? " waits for " : ", which waits for ");
@@ -384,7 +424,7 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
         look->next = NULL;
         at->ops->may_end(at, look);
         if (!look->next) {
-            add(text, ", and every thread that could settle it rests, or waits too");
+            add(text, ", and every thread that could see to that rests, or waits too");
             return;
         }
         bool one_of = look->via == DUET__VIA_ITSELF && at->ops->is_many;

@@ -62,7 +62,9 @@ struct duet__wait {
     const void *of; /* what is waited for; ops know it */
     size_t n; /* how many, if it is a list */
     int64_t by_ns;
-    enum duet__wait_kind kind;
+    /* enum duet__wait_kind. Relaxed: who claims one that sleeps may make it end ownership, when
+     * what follows is a condition's wait for its mutex. */
+    _Atomic uint32_t kind;
 
     struct duet__wait *beneath; /* the owner's: which it had entered before; NULL: none */
     bool joined; /* the owner's; written by its loop, on the same thread, or by itself */
@@ -103,7 +105,7 @@ static inline void duet__wait_enter(struct duet__wait *wait, struct duet__parker
     wait->of = of;
     wait->n = n;
     wait->by_ns = by.ns;
-    wait->kind = kind;
+    duet__store_relaxed(&wait->kind, kind);
     wait->beneath = parker->wait;
     wait->joined = wait->stands = false;
     wait->link.next = NULL;
@@ -114,6 +116,11 @@ static inline void duet__wait_enter(struct duet__wait *wait, struct duet__parker
 static inline int64_t duet__wait_look_ns(struct duet__wait *wait)
 {
     return duet__load_relaxed(&wait->look_ns); /* a moment, nothing else */
+}
+
+static inline bool duet__wait_is(struct duet__wait *wait, enum duet__wait_kind kind)
+{
+    return duet__load_relaxed(&wait->kind) == (uint32_t)kind;
 }
 
 static inline void duet__wait_leave(struct duet__wait *wait)
@@ -161,6 +168,8 @@ uint64_t duet__look_count(void);
 bool duet__look_is_new(const struct duet__parker *parker, uint64_t count);
 /* Within may_end(), of something that any thread could do: is there one that could? */
 bool duet__look_at_threads(struct duet__look *look);
+/* The may_end() of a wait for such a thing. */
+bool duet__any_thread_may_end(const struct duet__wait *wait, struct duet__look *look);
 
 /* How many waits have joined of works of which belongs() is true? */
 size_t duet__graph_count(bool (*belongs)(const duet_future *work, const void *to), const void *to);
@@ -169,6 +178,9 @@ void duet__graph_pass(void);
 /* Calls fn(f) while f, if it is pending, cannot lose what it belongs to. */
 void duet__graph_with_pending(duet_future *f, void (*fn)(duet_future *f));
 
+/* Under the graph's lock, of one that cannot end meanwhile: "job 'report' (pool db)", or a thread
+ * by its name; into buf, which is returned. */
+const char *duet__parker_describe(const struct duet__parker *parker, char *buf, size_t size);
 /* What a wait is for, by its own thread; into buf, which is returned. */
 const char *duet__wait_describe(const struct duet__wait *wait, char *buf, size_t size);
 /* For a report, by any thread that keeps the work alive: what it waits for, or that it does not;

@@ -19,6 +19,7 @@ void duet__parker_init(struct duet__parker *parker, const struct duet__parker_op
     duet__store_relaxed(&parker->word, word); /* published by whatever hands the work over */
     parker->shields = 0;
     parker->streak = 0;
+    parker->held = 0;
     parker->ops = ops;
     parker->work = work;
     parker->outer = NULL;
@@ -150,9 +151,11 @@ static _Thread_local struct duet__parker *here; /* NULL: the thread itself */
 /* Wherever it forked, the child's one thread is a plain one. */
 static void reset(void)
 {
+    uint32_t held = here ? 0 : thread_parker.held;
     here = NULL;
     thread_blocking = NULL;
     duet__parker_init(&thread_parker, &thread_parker_ops, NULL, 0);
+    thread_parker.held = held;
 }
 DUET__IN_CHILD(reset)
 
@@ -184,8 +187,15 @@ bool duet__runs_here(const struct duet_future *work)
 void duet__call_bare(void (*fn)(void *arg), void *arg)
 {
     struct duet__parker *before = duet__here_set(&bare_parker);
+    uint32_t held = bare_parker.held;
     fn(arg);
+    duet__parker_rests(&bare_parker, held);
     duet__here_set(before);
+}
+
+void duet__parker_rests(const struct duet__parker *parker, uint32_t held)
+{
+    duet__check(parker->held == held, "whoever locks a mutex unlocks it before it ends");
 }
 
 /* ---- Park and unpark ---- */
@@ -289,15 +299,18 @@ bool duet__park_claim(struct duet__parker *parker)
 
 /* ---- Waits ---- */
 
+int duet__wait_check(struct duet__parker *parker, duet_deadline by, bool shielded)
+{
+    if (!shielded && duet__park_cancelled(parker))
+        return -ECANCELED;
+    if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
+        return -ETIME;
+    return parker->ops->may_wait ? 0 : -EDEADLK;
+}
+
 int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielded)
 {
-    int rc = 0;
-    if (!shielded && duet__park_cancelled(parker))
-        rc = -ECANCELED;
-    else if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
-        rc = -ETIME;
-    else if (!parker->ops->may_wait)
-        rc = -EDEADLK;
+    int rc = duet__wait_check(parker, by, shielded);
     return rc < 0 ? duet__wait_failed(parker, rc) : 0;
 }
 
@@ -329,38 +342,36 @@ void duet__waiter_init(struct duet__waiter *waiter, struct duet__parker *parker)
     waiter->parker = parker;
 }
 
-int duet__wait_claimed_locked(struct duet__waiter *waiter, struct duet__lock *lock,
-                              duet_deadline by, bool shielded)
+int duet__wait_claimed_after(struct duet__waiter *waiter, struct duet__lock *lock, int rc)
 {
-    int rc = duet__park(waiter->parker, by, shielded);
+    if (rc == 0)
+        return 0;
     duet__lock(lock);
     if (duet__list_linked(&waiter->link)) {
         duet__list_remove(&waiter->link);
         return rc;
     }
-    if (rc < 0) { /* its claimer is between its claim and its unpark */
-        duet__unlock(lock);
-        duet__park_token(waiter->parker);
-        duet__lock(lock);
-    }
+    duet__unlock(lock);
+    duet__park_token(waiter->parker); /* its claimer is between its claim and its unpark */
     return 0;
+}
+
+int duet__wait_claimed_locked(struct duet__waiter *waiter, struct duet__lock *lock,
+                              duet_deadline by, bool shielded)
+{
+    int rc = duet__wait_claimed_after(waiter, lock, duet__park(waiter->parker, by, shielded));
+    if (rc == 0)
+        duet__lock(lock);
+    return rc;
 }
 
 int duet__wait_claimed(struct duet__waiter *waiter, struct duet__lock *lock, duet_deadline by,
                        bool shielded)
 {
-    int rc = duet__park(waiter->parker, by, shielded);
-    if (rc == 0)
-        return 0;
-    duet__lock(lock);
-    bool claimed = !duet__list_linked(&waiter->link);
-    if (!claimed)
-        duet__list_remove(&waiter->link);
-    duet__unlock(lock);
-    if (!claimed)
-        return rc;
-    duet__park_token(waiter->parker); /* its claimer is between its claim and its unpark */
-    return 0;
+    int rc = duet__wait_claimed_after(waiter, lock, duet__park(waiter->parker, by, shielded));
+    if (rc < 0)
+        duet__unlock(lock);
+    return rc;
 }
 
 /* ---- What any work may ask for ---- */

@@ -70,6 +70,7 @@ struct duet__parker {
     _Atomic uint32_t word;
     uint32_t shields; /* the owner's: how many duet_shield_begin() are open */
     uint32_t streak; /* the owner's: waits in a row that did not park */
+    uint32_t held; /* the owner's: mutexes that it has locked */
     const struct duet__parker_ops *ops;
     struct duet_future *work; /* whose parker it is; NULL: a thread's own */
     /* Who called it and stands still beneath it on this thread (a job run in its submitter's
@@ -83,6 +84,10 @@ struct duet__parker {
  * a moment). */
 void duet__parker_init(struct duet__parker *parker, const struct duet__parker_ops *ops,
                        struct duet_future *work, uint32_t word);
+
+/* By the owner, when a function has returned: it holds as many mutexes as before, else the program
+ * aborts. */
+void duet__parker_rests(const struct duet__parker *parker, uint32_t held);
 
 /* What a thread does when it blocks in a wait, and when that is over; a worker lends its slot.
  * Owned by the thread that set it. A wait that has joined the graph is over when it leaves that, so
@@ -132,15 +137,22 @@ bool duet__park_claim(struct duet__parker *parker);
  * has heard of its cancellation. */
 int duet__told(int rc);
 
-static inline bool duet__park_cancelled(struct duet__parker *parker)
+static inline bool duet__park_cancelled(const struct duet__parker *parker)
 {
     /* A level that publishes nothing by itself; relaxed. */
     return duet__load_relaxed(&parker->word) & DUET__PARK_CANCEL;
 }
 
+/* Does every wait that it begins now fail, though it could be answered? */
+static inline bool duet__wait_is_cancelled(const struct duet__parker *parker)
+{
+    return parker->shields == 0 && duet__park_cancelled(parker);
+}
+
 /* How every wait begins, before it has any effect: 0, or why it ends here: -ECANCELED, -ETIME,
- * -EDEADLK. */
+ * -EDEADLK. Then others have lived meanwhile, but for _check(), which a lock may be held over. */
 int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielded);
+int duet__wait_check(struct duet__parker *parker, duet_deadline by, bool shielded);
 /* How a wait ends that was answered without parking; lets others live once in a while. */
 void duet__wait_unparked(struct duet__parker *parker);
 /* How a wait ends that failed without parking: lets others live, returns rc. */
@@ -177,6 +189,9 @@ void duet__waiter_init(struct duet__waiter *waiter, struct duet__parker *parker)
  * -EDEADLK, and the waiter is in no queue. */
 int duet__wait_claimed(struct duet__waiter *waiter, struct duet__lock *lock, duet_deadline by,
                        bool shielded);
-/* Likewise, and the lock is held when it returns: from the moment at which it is in no queue. */
+/* Likewise after a sleep that ended with rc. If it returns an error the lock is held: from the
+ * moment at which the waiter is in no queue. */
+int duet__wait_claimed_after(struct duet__waiter *waiter, struct duet__lock *lock, int rc);
+/* Likewise, and the lock is held whatever it returns. */
 int duet__wait_claimed_locked(struct duet__waiter *waiter, struct duet__lock *lock,
                               duet_deadline by, bool shielded);

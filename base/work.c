@@ -62,6 +62,7 @@ duet_result duet__work_run(struct duet__work *work)
 {
     duet_result result = work->fn(work->arg);
     duet__check(result.err <= 0, "a work's result.err is 0 or a negative errno");
+    duet__parker_rests(&work->parker, 0);
     return result;
 }
 

@@ -56,6 +56,7 @@ static void run_ready(duet_loop *loop)
         if ((node = duet__run_queue_pop(&loop->ready)) == NULL)
             return;
         node->run(node, loop);
+        duet__parker_rests(duet__here(), 0); /* a callback, that is: work has been asked itself */
     }
 }
 

@@ -15,12 +15,16 @@ MAY_INCLUDE = {
     'base': [],
     'loop': ['base', 'loop/co'],
     'pool': ['base'],
-    'bridge': ['base', 'loop', 'pool', 'loop/co'],
+    'bridge/sync': ['base'],
+    'bridge': ['base', 'loop', 'pool', 'loop/co', 'bridge/sync'],
 }
 
 
 def layer_of(path):
-    return 'loop/co' if path.startswith('loop/co/') else path.split('/')[0]
+    for layer in ('loop/co', 'bridge/sync'):
+        if path.startswith(layer + '/'):
+            return layer
+    return path.split('/')[0]
 
 
 def sources(top):

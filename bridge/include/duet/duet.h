@@ -2,3 +2,4 @@
 #pragma once
 #include <duet/bridge.h>
 #include <duet/group.h>
+#include <duet/sync.h>
