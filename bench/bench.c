@@ -3,6 +3,7 @@
  *
  *   bench [NAME…]    runs the workloads whose names begin so; all by default */
 #include "measure.h"
+#include "sync.h"
 
 #include <duet/duet.h>
 
@@ -18,14 +19,6 @@
 enum {
     ROUNDS = 9
 };
-
-static void need(bool condition, const char *what)
-{
-    if (!condition) {
-        fprintf(stderr, "bench: failed: %s\n", what);
-        exit(1);
-    }
-}
 
 static duet_loop *start_loop(int spin_us)
 {
@@ -375,9 +368,12 @@ static const struct {
     const char *name;
     void (*run)(void);
 } workloads[] = {
-    {"limit", bench_limit},     {"call", bench_call},   {"submit", bench_submit},
-    {"offload", bench_offload}, {"spawn", bench_spawn}, {"yield", bench_yield},
-    {"memory", bench_memory},
+    {"limit", bench_limit},         {"call", bench_call},
+    {"submit", bench_submit},       {"offload", bench_offload},
+    {"spawn", bench_spawn},         {"yield", bench_yield},
+    {"memory", bench_memory},       {"uncontended", bench_uncontended},
+    {"channel", bench_channel},     {"across", bench_across},
+    {"contended", bench_contended},
 };
 
 static bool wanted(const char *name, int argc, char **argv)
@@ -397,8 +393,7 @@ int main(int argc, char **argv)
             ran++;
         }
     if (ran == 0)
-        fprintf(
-            stderr,
-            "bench: no such workload; there are: limit call submit offload spawn yield memory\n");
+        fprintf(stderr, "bench: no such workload; there are: limit call submit offload spawn yield "
+                        "memory uncontended channel across contended\n");
     return ran == 0;
 }

@@ -1,5 +1,6 @@
 /* What the benchmarks share: rounds, medians, one line a result. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,14 @@ static inline int compare_doubles(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+static inline void need(bool condition, const char *what)
+{
+    if (!condition) {
+        fprintf(stderr, "bench: failed: %s\n", what);
+        exit(1);
+    }
 }
 
 /* Sorts the values. */

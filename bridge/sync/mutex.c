@@ -130,25 +130,30 @@ static int wait_in_queue(struct duet__mutex *mutex, struct duet__parker *parker,
     return rc;
 }
 
+static int lock_slowly(struct duet__mutex *mutex, struct duet__parker *parker, duet_deadline by)
+{
+    bool shielded = parker->shields > 0;
+    if (duet__mutex_is_held_by(mutex, parker))
+        return duet__wait_failed(parker, -EDEADLK);
+    int rc = duet__wait_begin(parker, by, shielded);
+    if (rc == 0)
+        rc = wait_in_queue(mutex, parker, by, duet__wait_kind(shielded));
+    if (rc == 0)
+        duet__mutex_got(parker);
+    return rc;
+}
+
 int duet_mutex_lock(duet_mutex *m, duet_deadline by)
 {
     if (!m)
         return duet__bad_argument(__func__, "m is NULL");
     struct duet__mutex *mutex = duet__mutex_of(m);
     struct duet__parker *parker = duet__here();
-    int rc = 0;
-    if (duet__wait_is_cancelled(parker) || !take(mutex, parker)) {
-        bool shielded = parker->shields > 0;
-        if (duet__mutex_is_held_by(mutex, parker))
-            rc = duet__wait_failed(parker, -EDEADLK);
-        else
-            rc = duet__wait_begin(parker, by, shielded);
-        if (rc == 0)
-            rc = wait_in_queue(mutex, parker, by, duet__wait_kind(shielded));
-    }
-    if (rc == 0)
-        duet__mutex_got(parker);
-    return duet__told(rc);
+    duet__wait_unparked(parker); /* now, not when it holds what others may want */
+    if (duet__wait_is_cancelled(parker) || !take(mutex, parker))
+        return duet__told(lock_slowly(mutex, parker, by));
+    duet__mutex_got(parker);
+    return 0;
 }
 
 void duet__mutex_lock_surely(struct duet__mutex *mutex, struct duet__parker *parker)
