@@ -89,6 +89,14 @@ static void collect(struct duet__look *look, struct duet__wait *wait)
     duet__list_append(&look->seen, &wait->seen);
 }
 
+static void add_member(struct duet__look *look, struct duet__wait *wait)
+{
+    wait->gathered = look->gathering;
+    wait->knot = look->knot;
+    duet__list_remove(&wait->seen);
+    duet__list_append(&look->members, &wait->seen);
+}
+
 bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, enum duet__via via)
 {
     struct duet__wait *wait = parker->joined;
@@ -100,10 +108,7 @@ bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, e
         collect(look, wait);
     }
     if (look->phase == GATHER && !wait->live && wait->gathered != look->gathering) {
-        wait->gathered = look->gathering;
-        wait->knot = look->knot;
-        duet__list_remove(&wait->seen);
-        duet__list_append(&look->members, &wait->seen);
+        add_member(look, wait);
     }
     if (look->phase == REACH && wait->gathered == look->gathering &&
         wait->reaches == look->gathering)
@@ -292,14 +297,18 @@ static struct duet__wait *one_that_does_not_reach(struct duet__look *look, struc
 }
 
 /* look->members: a circle that `from` is in, or that it stands behind: those all reach each other,
- * and nothing else. One that does not reach where we began is nearer to it, since it reaches
- * fewer. */
+ * and nothing else; or one that waits for nothing at all. One that does not reach where we began is
+ * nearer to it, since it reaches fewer. */
 static void gather_circle(struct duet__look *look, struct duet__wait *from)
 {
+    struct duet__wait *next = from;
     do {
+        from = next;
         gather(look, from);
-        from = one_that_does_not_reach(look, from);
-    } while (from);
+        next = one_that_does_not_reach(look, from);
+    } while (next);
+    if (duet__list_empty(&look->members))
+        add_member(look, from);
 }
 
 /* Is there a knot that `from` is in, or behind? Then its members are look->members. */
@@ -424,7 +433,9 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
         look->next = NULL;
         at->ops->may_end(at, look);
         if (!look->next) {
-            add(text, ", and every thread that could see to that rests, or waits too");
+            add(text, look->threads == NOT_ASKED
+                          ? ", which can never come"
+                          : ", and every thread that could see to that rests, or waits too");
             return;
         }
         bool one_of = look->via == DUET__VIA_ITSELF && at->ops->is_many;

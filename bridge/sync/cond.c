@@ -80,13 +80,20 @@ static int sleep_without(struct cond *cond, struct duet__mutex *mutex, struct du
 {
     struct sleeper sleeper = {.mutex = mutex};
     bool shielded = parker->shields > 0;
+    int rc = duet__wait_check(parker, by, shielded);
+    if (rc < 0) { /* others get their turn all the same */
+        duet__mutex_unlock(mutex, parker);
+        duet__wait_failed(parker, rc);
+        duet__mutex_lock_surely(mutex, parker);
+        return rc;
+    }
     duet__waiter_init(&sleeper.waiter, parker);
     duet__wait_enter(&sleeper.wait, parker, &wait_ops, cond, 1, by, duet__wait_kind(shielded));
     duet__queue_lock(&cond->queue);
     duet__list_append(&cond->queue.waiters, &sleeper.waiter.link);
     duet__queue_unlock(&cond->queue);
     duet__mutex_unlock(mutex, parker);
-    int rc = duet__park(parker, by, shielded);
+    rc = duet__park(parker, by, shielded);
     duet__wait_leave(&sleeper.wait);
     if (rc < 0)
         rc = after(cond, &sleeper, rc);

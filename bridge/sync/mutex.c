@@ -76,8 +76,9 @@ void duet__mutex_got(struct duet__parker *parker)
 static bool take(struct duet__mutex *mutex, struct duet__parker *parker)
 {
     uintptr_t nobody = 0;
-    /* Acquires what was done under the mutex before. Pairs with the release in unlock. */
-    return duet__cas_acquire(&mutex->word, &nobody, (uintptr_t)parker);
+    /* Acquires what was done under the mutex before; pairs with the release in unlock. Publishes
+     * the parker to a search; pairs with duet__mutex_may_come(). */
+    return duet__cas_acq_rel(&mutex->word, &nobody, (uintptr_t)parker);
 }
 
 /* Under the lock: takes it, or marks that somebody waits. */
@@ -96,8 +97,8 @@ static bool take_or_mark(struct duet__mutex *mutex, struct duet__parker *parker)
 /* Under the lock, with the mark: then nobody else changes the word. */
 static void unmark_if_empty(struct duet__mutex *mutex)
 {
-    if (duet__list_empty(&mutex->queue.waiters))
-        duet__store_relaxed(&mutex->word, holder_bits(duet__load_relaxed(&mutex->word)));
+    if (duet__list_empty(&mutex->queue.waiters)) /* no store: it would hide what take() published */
+        duet__and_acquire(&mutex->word, ~(uintptr_t)WAITED_FOR);
 }
 
 static bool may_end(const struct duet__wait *wait, struct duet__look *look)
@@ -227,7 +228,8 @@ bool duet__mutex_may_come(struct duet__mutex *mutex, const struct duet__parker *
                           struct duet__look *look)
 {
     duet__queue_lock(&mutex->queue);
-    uintptr_t word = duet__load_relaxed(&mutex->word), holder = holder_bits(word);
+    /* Acquires the holder's parker as it was when it took the mutex; pairs with take(). */
+    uintptr_t word = duet__load_acquire(&mutex->word), holder = holder_bits(word);
     /* Without the mark it waits no more; one that holds it already has been claimed. */
     bool may = !(word & WAITED_FOR) || holder == (uintptr_t)to ||
                duet__look_at(look, (const struct duet__parker *)holder, DUET__VIA_ITSELF);
@@ -239,7 +241,7 @@ const char *duet__mutex_describe(struct duet__mutex *mutex, char *buf, size_t si
 {
     char who[128];
     duet__queue_lock(&mutex->queue);
-    uintptr_t word = duet__load_relaxed(&mutex->word);
+    uintptr_t word = duet__load_acquire(&mutex->word); /* as above */
     if (word & WAITED_FOR)
         duet__parker_describe((const struct duet__parker *)holder_bits(word), who, sizeof who);
     duet__queue_unlock(&mutex->queue);

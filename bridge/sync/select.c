@@ -4,6 +4,7 @@
  * event, stays ready once it is: it is looked at after its queue has been entered. */
 #include "chan.h"
 #include "check.h"
+#include "clock.h"
 #include "event.h"
 #include "future_impl.h"
 
@@ -249,20 +250,21 @@ static void leave_all(struct select *select, struct duet__parker *parker, size_t
 static bool may_end(const struct duet__wait *wait, struct duet__look *look)
 {
     const struct select *select = duet__container(wait, const struct select, wait);
-    bool may = false;
+    bool may = false, is_sleep = true;
     for (size_t i = 0; i < select->n; i++) {
         const duet_case *one = &select->cases[i];
+        is_sleep = is_sleep && one->kind == DUET_CASE_NONE;
         if (one->kind == DUET_CASE_FUTURE)
             may = duet__future_may_settle(one->on, look) || may;
         else if (one->kind != DUET_CASE_NONE)
             may = duet__look_at_threads(look) || may;
     }
-    return may;
+    return may || (is_sleep && wait->by_ns != DUET__NEVER);
 }
 
 static const char *describe(const struct duet__wait *wait, char *buf, size_t size)
 {
-    snprintf(buf, size, "the first of %zu cases", wait->n);
+    snprintf(buf, size, "one of %zu cases of a select", wait->n);
     return buf;
 }
 

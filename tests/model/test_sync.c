@@ -506,9 +506,9 @@ int main(void)
     model_weak.cas_release = true;
     wrong += check("mutex: unlock does not release", 3, setup_mutex, finally_mutex, MODEL_FAILS);
     model_weak.cas_release = false;
-    model_weak.cas_acquire = true;
+    model_weak.cas_acq_rel = true;
     wrong += check("mutex: lock does not acquire", 3, setup_mutex, finally_mutex, MODEL_FAILS);
-    model_weak.cas_acquire = false;
+    model_weak.cas_acq_rel = false;
 
     wrong += check("condition: a signal is not lost at a deadline", 2, setup_cond, finally_cond,
                    MODEL_HOLDS);
