@@ -120,6 +120,11 @@ bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, e
     return wait->live;
 }
 
+bool duet__look_stands(const struct duet__parker *parker)
+{
+    return parker->joined && parker->joined->stands;
+}
+
 uint64_t duet__look_count(void)
 {
     return ++counts;
@@ -173,7 +178,9 @@ static unsigned count_joined_threads(void)
     duet__list_for_each(link, &joined)
     {
         const struct duet__wait *wait = duet__container(link, struct duet__wait, link);
-        n += wait->parker->ops->may_block && !wait->stands && wait->parker->joined == wait;
+        /* Who wakes one clears SLEEPING before it rests itself: with it, nobody has woken it. */
+        n += wait->parker->ops->may_block && !wait->stands && wait->parker->joined == wait &&
+             (duet__load_relaxed(&wait->parker->word) & DUET__PARK_SLEEPING);
     }
     return n;
 }
@@ -198,6 +205,7 @@ static enum threads ask_threads(struct duet__look *look)
         struct duet__wait *wait = wait_of_seen(link);
         wait->live = wait->live || goes_on(wait);
     }
+    look->changes++;
     return ALL_REST;
 }
 
@@ -206,12 +214,14 @@ static bool look_at_agents(struct duet__look *look)
     bool may = false;
     duet__list_for_each(link, &joined)
     {
-        const struct duet__wait *wait = duet__container(link, struct duet__wait, link);
+        struct duet__wait *wait = duet__container(link, struct duet__wait, link);
         if (wait->stands ||
             wait->parker->joined != wait) /* goes on only when another of them has */
             continue;
-        if (wait->by_ns != DUET__NEVER || duet__look_at(look, wait->parker, DUET__VIA_HOLDER))
+        if (wait->by_ns != DUET__NEVER && !duet__wait_is(wait, DUET__WAIT_ENDS))
             may = true; /* at its deadline it goes on, and may be who does it */
+        if (duet__look_at(look, wait->parker, DUET__VIA_HOLDER))
+            may = true;
     }
     return may;
 }
@@ -224,7 +234,8 @@ bool duet__look_at_threads(struct duet__look *look)
         return true;
     if (look->phase == NAME) /* nobody in particular */
         return false;
-    if (look->looked != look->changes) { /* else each of n who wait would look at n */
+    bool known = look->phase == REACH ? look->agents_reach : look->agents_may;
+    if (!known && look->looked != look->changes) { /* else each of n who wait would look at n */
         bool reached = look->reached;
         look->looked = look->changes;
         look->reached = false;
@@ -247,6 +258,7 @@ bool duet__any_thread_may_end(const struct duet__wait *wait, struct duet__look *
 static void begin_phase(struct duet__look *look, enum phase phase)
 {
     look->phase = phase;
+    look->agents_may = look->agents_reach = false;
     look->changes++;
 }
 
@@ -314,7 +326,7 @@ static void gather_circle(struct duet__look *look, struct duet__wait *from)
 /* Is there a knot that `from` is in, or behind? Then its members are look->members. */
 static bool find_knot(struct duet__look *look, struct duet__wait *from)
 {
-    bool changed;
+    uint64_t before;
     begin_phase(look, COLLECT);
     look->threads = NOT_ASKED;
     look->search = ++searches;
@@ -331,18 +343,18 @@ static bool find_knot(struct duet__look *look, struct duet__wait *from)
     }
     begin_phase(look, JUDGE);
     do {
-        changed = false;
+        before = look->changes;
         /* Backwards: what was found last is what the others depend on. */
         for (struct duet__list *link = look->seen.prev; link != &look->seen; link = link->prev) {
             struct duet__wait *wait = wait_of_seen(link);
             if (wait->live || !wait->ops->may_end(wait, look))
                 continue;
-            wait->live = changed = true;
+            wait->live = true;
             look->changes++;
         }
         if (from->live)
             return false;
-    } while (changed);
+    } while (look->changes != before);
     gather_circle(look, from);
     return true;
 }

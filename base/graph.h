@@ -159,6 +159,9 @@ void duet__graph_stand(struct duet__wait *wait, struct duet__parker *parker, con
 
 /* Within may_end(): may the work of this parker go on? */
 bool duet__look_at(struct duet__look *look, const struct duet__parker *parker, enum duet__via via);
+/* Within may_end(): does something run on its thread, so that it cannot do anything before that has
+ * ended? */
+bool duet__look_stands(const struct duet__parker *parker);
 /* Within may_end(): may all works go on that have joined and of which belongs() is true? */
 bool duet__look_at_all(struct duet__look *look,
                        bool (*belongs)(const duet_future *work, const void *to), const void *to);

@@ -151,7 +151,7 @@ static _Thread_local struct duet__parker *here; /* NULL: the thread itself */
 /* Wherever it forked, the child's one thread is a plain one. */
 static void reset(void)
 {
-    uint32_t held = here ? 0 : thread_parker.held;
+    uint32_t held = thread_parker.held;
     here = NULL;
     thread_blocking = NULL;
     duet__parker_init(&thread_parker, &thread_parker_ops, NULL, 0);

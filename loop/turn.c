@@ -55,8 +55,9 @@ static void run_ready(duet_loop *loop)
     for (int budget = RUN_BUDGET; budget > 0; budget--) {
         if ((node = duet__run_queue_pop(&loop->ready)) == NULL)
             return;
+        uint32_t held = duet__here()->held;
         node->run(node, loop);
-        duet__parker_rests(duet__here(), 0); /* a callback, that is: work has been asked itself */
+        duet__parker_rests(duet__here(), held); /* a callback: work has been asked itself */
     }
 }
 

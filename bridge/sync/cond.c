@@ -18,7 +18,9 @@ struct sleeper {
     struct duet__waiter waiter;
     struct duet__wait wait;
     struct duet__mutex *mutex;
-    bool told; /* under the condition's lock; from then on it waits for the mutex */
+    /* Set under the condition's lock: from then on it waits for the mutex, and leaves the condition
+     * alone. Publishes its kind; acquired by who looks. */
+    _Atomic bool told;
 };
 
 static struct cond *cond_of(duet_cond *c)
@@ -35,11 +37,7 @@ static struct sleeper *sleeper_of(struct duet__waiter *waiter)
 
 static bool was_told(const struct duet__wait *wait)
 {
-    struct cond *cond = (struct cond *)wait->of;
-    duet__queue_lock(&cond->queue);
-    bool told = duet__container(wait, const struct sleeper, wait)->told;
-    duet__queue_unlock(&cond->queue);
-    return told;
+    return duet__load_acquire(&duet__container(wait, struct sleeper, wait)->told);
 }
 
 static bool may_end(const struct duet__wait *wait, struct duet__look *look)
@@ -61,15 +59,23 @@ static const struct duet__wait_ops wait_ops = {may_end, describe, false};
 
 /* ---- Waiting ---- */
 
-/* Gives up, unless it has been told; then waits on for its mutex. */
-static int after(struct cond *cond, struct sleeper *sleeper, int rc)
+/* Unless it has been told. */
+static bool gives_up(struct cond *cond, struct sleeper *sleeper)
 {
+    if (was_told(&sleeper->wait))
+        return false;
     duet__queue_lock(&cond->queue);
-    bool told = sleeper->told;
+    bool told = was_told(&sleeper->wait);
     if (!told)
         duet__list_remove(&sleeper->waiter.link);
     duet__queue_unlock(&cond->queue);
-    if (!told)
+    return !told;
+}
+
+/* Gives up, or waits on for its mutex. */
+static int after(struct cond *cond, struct sleeper *sleeper, int rc)
+{
+    if (gives_up(cond, sleeper))
         return duet__wait_failed(sleeper->waiter.parker, rc);
     duet__mutex_await(sleeper->mutex, &sleeper->waiter);
     return 0;
@@ -124,8 +130,8 @@ static struct duet__waiter *tell_first(struct cond *cond)
 {
     struct duet__waiter *first = duet__waiter_pop(&cond->queue.waiters);
     if (first) {
-        sleeper_of(first)->told = true;
         duet__store_relaxed(&sleeper_of(first)->wait.kind, DUET__WAIT_ENDS);
+        duet__store_release(&sleeper_of(first)->told, true);
     }
     return first;
 }

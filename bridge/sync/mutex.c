@@ -231,10 +231,13 @@ bool duet__mutex_may_come(struct duet__mutex *mutex, const struct duet__parker *
     /* Acquires the holder's parker as it was when it took the mutex; pairs with take(). */
     uintptr_t word = duet__load_acquire(&mutex->word), holder = holder_bits(word);
     /* Without the mark it waits no more; one that holds it already has been claimed. */
-    bool may = !(word & WAITED_FOR) || holder == (uintptr_t)to ||
-               duet__look_at(look, (const struct duet__parker *)holder, DUET__VIA_ITSELF);
+    bool is_held = (word & WAITED_FOR) && holder != (uintptr_t)to;
+    bool may =
+        !is_held || duet__look_at(look, (const struct duet__parker *)holder, DUET__VIA_ITSELF);
+    bool stands = is_held && duet__look_stands((const struct duet__parker *)holder);
     duet__queue_unlock(&mutex->queue);
-    return may;
+    /* A loop that it runs may end whenever somebody stops that: if there is somebody. */
+    return may && (!stands || duet__look_at_threads(look));
 }
 
 const char *duet__mutex_describe(struct duet__mutex *mutex, char *buf, size_t size)

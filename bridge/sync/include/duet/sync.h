@@ -16,9 +16,10 @@
  * -ECANCELED). So nothing is lost between two, and nobody is passed over.
  *
  * OWNERSHIP. Mutex, condition, semaphore, event and barrier belong to whoever declares them, need
- * no close, and may go when nobody waits for them any more. Whoever was let in or woken by a call
- * may free the object at once: that call does not touch it any more. They must not be moved or
- * copied while in use. In the child of a fork(), set up anew what others may have used. */
+ * no close, and may go when every call that waits for them has returned, or, of a condition, has
+ * been told: what a signal, a post, a set, an unlock lets in may free the object at once, for those
+ * do not touch it any more. They must not be moved or copied while in use. In the child of a
+ * fork(), set up anew what others may have used; a mutex that the forking thread held, it holds. */
 #pragma once
 #include <duet/base.h>
 #include <duet/future.h>
