@@ -248,12 +248,13 @@ static int finish(duet_chan *c, size_t n)
 {
     struct duet__claimed claimed = {0};
     duet__lock(&c->lock);
-    int rc = c->unfinished < n ? -ERANGE : 0;
-    if (rc == 0 && (c->unfinished -= n) == 0)
+    uint64_t were = c->unfinished < n ? c->unfinished : n;
+    c->unfinished -= were;
+    if (c->unfinished == 0)
         duet__claimed_add_all(&claimed, &c->joiners);
     duet__unlock(&c->lock);
     duet__claimed_tell(&claimed);
-    return rc;
+    return were < n ? -ERANGE : 0;
 }
 
 int duet_chan_done(duet_chan *c)

@@ -2,11 +2,12 @@
  * a coroutine is suspended and its loop goes on, a thread or a job is blocked.
  *
  * EVERY WAIT here ends with 0, or with what its own comment adds, or with
- *   -ETIME      the deadline passed. DUET_NOW makes it a try: what is there at once is taken
+ *   -ETIME      the deadline passed. DUET_NOW makes it a try: what is there at once is taken; this
+ *               also in a bare callback
  *   -ECANCELED  whoever waits was cancelled; also, as for every wait, if it was so before it came:
  *               then nothing was taken, though it was there (unless it shields)
- *   -EDEADLK    it can never end: it is in a circle of waits through locked mutexes, or all threads
- *               rest or wait too; or it is in a bare callback, and cannot be had at once
+ *   -EDEADLK    it can never end: it is in a circle of waits (through locked mutexes, or a select's
+ *               futures), or all threads rest or wait too; or it is in a bare callback
  *   -EINVAL     an argument is bad; the log says which
  * A wait that fails has had no effect, but for a barrier's, which breaks it.
  *
@@ -133,8 +134,8 @@ DUET_API size_t duet_chan_count(const duet_chan *c);
 DUET_API void duet_chan_shut(duet_chan *c);
 /* [any] Likewise, and what is inside is dropped, here, before this returns. */
 DUET_API void duet_chan_shut_now(duet_chan *c);
-/* [any] Of an item that was received, the work is done. 0; -ERANGE: more were done than accepted.
- * Who uses duet_chan_join() calls this once for each item. */
+/* [any] Of an item that was received, the work is done. 0; -ERANGE: all that were accepted are done
+ * or dropped already. Who uses duet_chan_join() calls this once for each item received. */
 DUET_API int duet_chan_done(duet_chan *c);
 /* [any, waits] Until every item that was ever accepted is done (duet_chan_done()) or dropped. At
  * once if there is none. */
