@@ -47,6 +47,12 @@ void duet__blocking_set(struct duet__blocking *blocking)
     thread_blocking = blocking;
 }
 
+void duet__blocking_begins(void)
+{
+    if (thread_blocking)
+        thread_blocking->begins(thread_blocking);
+}
+
 void duet__blocking_ended(void)
 {
     if (thread_blocking)
@@ -99,8 +105,7 @@ void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asl
     if (!duet__cas_release(&parker->word, &seen, asleep))
         return;
     int64_t start = duet__clock_ns();
-    if (thread_blocking)
-        thread_blocking->begins(thread_blocking);
+    duet__blocking_begins();
     sleep_on_word(parker, asleep, by_ns, start);
     if (!parker->wait || !parker->wait->joined) /* else when it leaves the graph */
         duet__blocking_ended();

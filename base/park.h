@@ -97,6 +97,7 @@ struct duet__blocking {
     void (*ended)(struct duet__blocking *blocking);
 };
 void duet__blocking_set(struct duet__blocking *blocking);
+void duet__blocking_begins(void);
 void duet__blocking_ended(void);
 
 /* How a thread sleeps: a short adaptive look, then a futex. Jobs borrow it from their worker. */

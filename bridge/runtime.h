@@ -2,5 +2,14 @@
 #pragma once
 #include <duet/pool.h>
 
-/* This pool has been shut down; if it is the process's own, the next use opens another. */
-void duet__default_pool_forget(const duet_pool *pool);
+/* The process's own pools. */
+enum duet__own_pool {
+    DUET__POOL_DEFAULT, /* duet_pool_default() */
+    DUET__POOL_RESOLVE, /* duet_resolve() */
+    DUET__OWN_POOLS,
+};
+
+/* NULL: no memory. It need not be closed. */
+duet_pool *duet__own_pool(enum duet__own_pool which);
+/* This pool has been shut down; if it is one of the process's own, the next use opens another. */
+void duet__own_pool_forget(const duet_pool *pool);

@@ -71,7 +71,7 @@ static int await_end(struct runtime *runtime, duet_deadline by, duet_receipt *le
             rc = -ETIME;
     }
     for (size_t i = 0; i < runtime->pool_count; i++) {
-        duet__default_pool_forget(runtime->pools[i]);
+        duet__own_pool_forget(runtime->pools[i]);
         if (duet__pool_await_empty(runtime->pools[i], by) < 0 &&
             duet__pool_list_left(runtime->pools[i], left) < 0) {
             duet__pool_dismiss(runtime->pools[i]);

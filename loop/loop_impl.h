@@ -20,6 +20,7 @@ enum {
     DUET__STACK_CLASS_LEAST = 14, /* 16 KiB */
     DUET__STACK_CLASS_MOST = 30, /* 1 GiB */
     DUET__STACK_CLASSES = DUET__STACK_CLASS_MOST - DUET__STACK_CLASS_LEAST + 1,
+    DUET__IO_LISTS = 256,
 };
 
 /* A queue of nodes, first in, first out; the loop's thread alone. */
@@ -66,6 +67,7 @@ struct duet_loop {
     _Atomic uint32_t turns; /* 1 while a thread turns it; relaxed: a look */
     bool looks; /* at the graph, and runs nothing else meanwhile */
     struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
+    struct duet__list in_flight[DUET__IO_LISTS]; /* operations, by their descriptor */
     struct duet__list live; /* tasks started and not ended */
     size_t live_count, coroutine_count; /* the latter: of those, with a stack */
     bool draining; /* ends when nothing is left, and cancels nothing */

@@ -260,22 +260,19 @@ bool duet__ring_has_news(struct duet__ring *ring)
            (!ring->flag_in_vain && flagged(ring, IORING_SQ_TASKRUN));
 }
 
-/* ---- The watch: one multishot poll, never read from ---- */
-
-static struct io_uring_sqe *get_sqe(struct duet__ring *ring)
+struct io_uring_sqe *duet__ring_entry(struct duet__ring *ring)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
-    for (int tries = 0; !sqe && tries < 100; tries++) { /* full: submit, then there is room */
-        if (enter(&ring->uring, 0, 0) < 0)
-            break;
+    if (!sqe && enter(&ring->uring, 0, 0) == 0) /* full: what is submitted makes room */
         sqe = io_uring_get_sqe(&ring->uring);
-    }
     return sqe;
 }
 
+/* ---- The watch: one multishot poll, never read from ---- */
+
 static void arm_watch(struct duet__ring *ring)
 {
-    struct io_uring_sqe *sqe = get_sqe(ring);
+    struct io_uring_sqe *sqe = duet__ring_entry(ring);
     if (!sqe)
         return; /* armed again at the next turn */
     io_uring_prep_poll_multishot(sqe, ring->watch_fd, POLLIN);

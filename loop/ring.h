@@ -31,6 +31,10 @@ int duet__ring_open(struct duet__ring *ring, unsigned entries, const char *loop_
 void duet__ring_close(struct duet__ring *ring);
 /* From here on every wait also ends when fd becomes readable, or is so already. One fd a ring. */
 void duet__ring_watch(struct duet__ring *ring, int fd);
+/* A new entry, to be filled in and given an operation as user_data, by the loop's thread;
+ * submitted at the next poll or wait. NULL: the kernel takes no more before completions have been
+ * collected. */
+struct io_uring_sqe *duet__ring_entry(struct duet__ring *ring);
 /* Submits what is prepared, completes what is done; does not wait. 0 or a negative errno. */
 int duet__ring_poll(struct duet__ring *ring);
 /* Likewise, but waits until something is done or timeout_ns (INT64_MAX: no limit, never ≤ 0) is

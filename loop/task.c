@@ -153,6 +153,12 @@ void duet__task_timer_due(struct duet__timer *timer)
         duet__loop_ready(task->loop, &task->node);
 }
 
+struct duet__task *duet__task_here(void)
+{
+    struct duet__parker *parker = duet__here();
+    return parker->ops == &task_parker_ops ? task_of_parker(parker) : NULL;
+}
+
 int duet_yield(void)
 {
     struct duet__parker *parker = duet__here();

@@ -34,6 +34,8 @@ struct duet__task {
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts);
 struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
                                          void *arg);
+/* The coroutine that runs here; NULL: something else does. */
+struct duet__task *duet__task_here(void);
 /* Is this a coroutine of this loop? */
 bool duet__task_is_of_loop(const duet_future *work, const void *loop);
 /* A timer of this loop is due. */

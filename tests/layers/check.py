@@ -16,12 +16,13 @@ MAY_INCLUDE = {
     'loop': ['base', 'loop/co'],
     'pool': ['base'],
     'bridge/sync': ['base'],
-    'bridge': ['base', 'loop', 'pool', 'loop/co', 'bridge/sync'],
+    'bridge/net': ['base', 'loop', 'pool', 'loop/co', 'bridge', 'bridge/sync'],
+    'bridge': ['base', 'loop', 'pool', 'loop/co', 'bridge/sync', 'bridge/net'],
 }
 
 
 def layer_of(path):
-    for layer in ('loop/co', 'bridge/sync'):
+    for layer in ('loop/co', 'bridge/sync', 'bridge/net'):
         if path.startswith(layer + '/'):
             return layer
     return path.split('/')[0]

@@ -1,0 +1,91 @@
+/* The process's own pools: the default one, and that of names. Each is opened when it is first
+ * needed, and anew when it is needed after duet_shutdown(). */
+#include "check.h"
+#include "fork.h"
+#include "lock.h"
+#include "park.h"
+#include "pool_impl.h"
+#include "runtime.h"
+
+#include <duet/bridge.h>
+#include <stdlib.h>
+
+enum {
+    EXIT_WAIT_S = 2,
+    LOOKUPS_MOST = 32, /* each may hang for as long as the resolver does, and nobody can end it */
+};
+
+static const duet_pool_config configs[DUET__OWN_POOLS] = {
+    [DUET__POOL_DEFAULT] = {.name = "default"},
+    [DUET__POOL_RESOLVE] = {.name = "resolve", .workers_max = LOOKUPS_MOST},
+};
+static struct duet__lock lock; /* guards these two */
+static duet_pool *pools[DUET__OWN_POOLS]; /* once set, for ever or until duet_shutdown() */
+static bool ends_at_exit;
+
+/* The parent's pools are not the child's. */
+static void reset(void)
+{
+    duet__store_relaxed(&lock.word, 0);
+    for (int i = 0; i < DUET__OWN_POOLS; i++)
+        pools[i] = NULL;
+}
+DUET__IN_CHILD(reset)
+
+static void close_here(duet_pool *pool)
+{
+    struct duet__parker *before = duet__here_set(NULL); /* also from a bare callback */
+    duet_pool_close(pool, DUET_NEVER);
+    duet__here_set(before);
+}
+
+static duet_pool *get(enum duet__own_pool which)
+{
+    duet__lock(&lock);
+    duet_pool *pool = pools[which];
+    duet__unlock(&lock);
+    return pool;
+}
+
+static void end_default_pool(void)
+{
+    duet_pool *pool = get(DUET__POOL_DEFAULT);
+    if (pool)
+        duet__pool_end(pool, duet_sec(EXIT_WAIT_S));
+}
+
+void duet__own_pool_forget(const duet_pool *pool)
+{
+    duet__lock(&lock);
+    for (int i = 0; i < DUET__OWN_POOLS; i++)
+        if (pools[i] == pool)
+            pools[i] = NULL; /* its memory stays: who still submits to it is refused */
+    duet__unlock(&lock);
+}
+
+duet_pool *duet__own_pool(enum duet__own_pool which)
+{
+    duet_pool *pool = get(which), *ours = NULL;
+    if (pool || duet_pool_open(&ours, &configs[which]) < 0) /* not under the lock: it may log */
+        return pool;
+    duet__lock(&lock);
+    bool first = !pools[which];
+    bool registers = first && which == DUET__POOL_DEFAULT && !ends_at_exit;
+    if (first) {
+        duet__pool_set_permanent(ours);
+        pools[which] = ours;
+        ends_at_exit = ends_at_exit || registers;
+    }
+    pool = pools[which];
+    duet__unlock(&lock);
+    if (registers)
+        atexit(end_default_pool);
+    if (!first) /* somebody else was faster; ours has no jobs, so closing it waits for nobody */
+        close_here(ours);
+    return pool;
+}
+
+duet_pool *duet_pool_default(void)
+{
+    return duet__own_pool(DUET__POOL_DEFAULT);
+}

@@ -1,0 +1,412 @@
+/* Reading, writing, and what else is done to files. */
+#include "check.h"
+#include "io.h"
+#include "loop_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+enum {
+    AT_ITS_PLACE = -1, /* of the file */
+    SENDFILE_PIECE = 65536, /* a pipe's capacity */
+};
+
+/* ---- Reading and writing ---- */
+
+/* The arguments of one operation. */
+struct transfer {
+    int fd;
+    void *to;
+    const void *from;
+    size_t n;
+    off_t at; /* AT_ITS_PLACE */
+};
+
+static unsigned piece(size_t n)
+{
+    return n < INT_MAX ? (unsigned)n : INT_MAX; /* what one entry can say */
+}
+
+static void prepare_read(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_read(sqe, t->fd, t->to, piece(t->n), (uint64_t)t->at);
+}
+
+static void prepare_write(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_write(sqe, t->fd, t->from, piece(t->n), (uint64_t)t->at);
+}
+
+static void prepare_send(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_send(sqe, t->fd, t->from, piece(t->n), MSG_NOSIGNAL);
+}
+
+static ssize_t read_on_thread(const struct transfer *t, duet_deadline by)
+{
+    ssize_t n;
+    do {
+        int rc = duet__io_block(t->at == AT_ITS_PLACE ? t->fd : -1, POLLIN, by, NULL);
+        if (rc < 0)
+            return rc;
+        n = t->at == AT_ITS_PLACE ? read(t->fd, t->to, t->n) : pread(t->fd, t->to, t->n, t->at);
+    } while (n < 0 && (errno == EINTR || errno == EAGAIN));
+    return duet__io_plain(n, errno);
+}
+
+static ssize_t read_some(const char *function, const struct transfer *t, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    if (!t->to && t->n > 0)
+        return duet__bad_argument(function, "buf is NULL");
+    return duet__told_io(task ? duet__io_run_when_ready(task, t->fd, POLLIN, prepare_read, t, by)
+                              : read_on_thread(t, by));
+}
+
+ssize_t duet_read(int fd, void *buf, size_t n, duet_deadline by)
+{
+    const struct transfer t = {.fd = fd, .to = buf, .n = n, .at = AT_ITS_PLACE};
+    return read_some(__func__, &t, by);
+}
+
+ssize_t duet_pread(int fd, void *buf, size_t n, off_t at, duet_deadline by)
+{
+    const struct transfer t = {.fd = fd, .to = buf, .n = n, .at = at};
+    if (at < 0)
+        return duet__bad_argument(__func__, "at is negative");
+    return read_some(__func__, &t, by);
+}
+
+/* A socket's peer that is gone is to be an error, not a signal; only send can say so. */
+static ssize_t write_on_ring(struct duet__task *task, const struct transfer *t, bool *is_socket,
+                             duet_deadline by)
+{
+    if (*is_socket) {
+        int rc = duet__io_run_when_ready(task, t->fd, POLLOUT, prepare_send, t, by);
+        if (rc != -ENOTSOCK)
+            return rc;
+        *is_socket = false;
+    }
+    return duet__io_run_when_ready(task, t->fd, POLLOUT, prepare_write, t, by);
+}
+
+static ssize_t write_on_thread(const struct transfer *t, bool *is_socket, duet_deadline by)
+{
+    ssize_t n;
+    do {
+        int rc = duet__io_block(t->at == AT_ITS_PLACE ? t->fd : -1, POLLOUT, by, NULL);
+        if (rc < 0)
+            return rc;
+        n = -1;
+        if (*is_socket)
+            n = send(t->fd, t->from, t->n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        *is_socket = *is_socket && (n >= 0 || errno != ENOTSOCK);
+        if (!*is_socket)
+            n = t->at == AT_ITS_PLACE ? write(t->fd, t->from, t->n)
+                                      : pwrite(t->fd, t->from, t->n, t->at);
+    } while (n < 0 && (errno == EINTR || errno == EAGAIN));
+    return duet__io_plain(n, errno);
+}
+
+/* All of it; or what went before an error. */
+static ssize_t write_all(const char *function, struct transfer t, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    bool is_socket = t.at == AT_ITS_PLACE;
+    size_t done = 0, all = t.n;
+    if (!t.from && t.n > 0)
+        return duet__bad_argument(function, "buf is NULL");
+    do {
+        ssize_t n =
+            task ? write_on_ring(task, &t, &is_socket, by) : write_on_thread(&t, &is_socket, by);
+        if (n < 0 && done == 0)
+            return duet__told_io(n);
+        if (n <= 0)
+            break;
+        done += (size_t)n;
+        t.from = (const char *)t.from + n;
+        t.n -= (size_t)n;
+        t.at += t.at == AT_ITS_PLACE ? 0 : n;
+    } while (done < all);
+    return (ssize_t)done;
+}
+
+ssize_t duet_write(int fd, const void *buf, size_t n, duet_deadline by)
+{
+    return write_all(__func__, (struct transfer){.fd = fd, .from = buf, .n = n, .at = AT_ITS_PLACE},
+                     by);
+}
+
+ssize_t duet_pwrite(int fd, const void *buf, size_t n, off_t at, duet_deadline by)
+{
+    if (at < 0)
+        return duet__bad_argument(__func__, "at is negative");
+    return write_all(__func__, (struct transfer){.fd = fd, .from = buf, .n = n, .at = at}, by);
+}
+
+/* ---- From a file into a socket ---- */
+
+struct splice {
+    int from, to;
+    int64_t at; /* of from; -1: it has no places */
+    unsigned n;
+};
+
+static void prepare_splice(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct splice *s = arg;
+    io_uring_prep_splice(sqe, s->from, s->at, s->to, -1, s->n, 0);
+}
+
+/* What is in the pipe, into the socket; how much went. */
+static ssize_t empty_pipe(struct duet__task *task, int to, int from, unsigned n, duet_deadline by,
+                          size_t *ret_done)
+{
+    for (unsigned done = 0; done < n;) {
+        const struct splice out = {from, to, -1, n - done};
+        int rc = duet__io_run_when_ready(task, to, POLLOUT, prepare_splice, &out, by);
+        if (rc <= 0)
+            return rc < 0 ? rc : -EPIPE;
+        done += (unsigned)rc;
+        *ret_done += (unsigned)rc;
+    }
+    return 0;
+}
+
+/* Through a pipe, as the kernel wants it. *ret_done moves by what has left that. */
+static ssize_t splice_all(struct duet__task *task, int to, int from, off_t at, size_t n,
+                          const int pipe[2], duet_deadline by, size_t *ret_done)
+{
+    while (*ret_done < n) {
+        size_t left = n - *ret_done;
+        const struct splice in = {from, pipe[1], at + (off_t)*ret_done,
+                                  left < SENDFILE_PIECE ? (unsigned)left : SENDFILE_PIECE};
+        int got = duet__io_run(task, from, prepare_splice, &in, by);
+        if (got <= 0)
+            return got;
+        ssize_t rc = empty_pipe(task, to, pipe[0], (unsigned)got, by, ret_done);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static ssize_t sendfile_on_ring(struct duet__task *task, int to, int from, off_t at, size_t n,
+                                duet_deadline by, size_t *ret_done)
+{
+    int pipe[2];
+    if (pipe2(pipe, O_CLOEXEC) < 0)
+        return -errno;
+    ssize_t rc = splice_all(task, to, from, at, n, pipe, by, ret_done);
+    close(pipe[0]);
+    close(pipe[1]);
+    return rc;
+}
+
+/* By reading and writing: sendfile(2) would raise SIGPIPE. */
+static ssize_t sendfile_on_thread(int to, int from, off_t at, size_t n, duet_deadline by,
+                                  size_t *ret_done)
+{
+    char buf[16384];
+    while (*ret_done < n) {
+        size_t left = n - *ret_done;
+        ssize_t got =
+            duet_pread(from, buf, left < sizeof buf ? left : sizeof buf, at + (off_t)*ret_done, by);
+        if (got <= 0)
+            return got;
+        ssize_t sent = duet_write(to, buf, (size_t)got, by);
+        if (sent < 0)
+            return sent;
+        *ret_done += (size_t)sent;
+        if (sent < got)
+            return 0; /* the next call tells why */
+    }
+    return 0;
+}
+
+ssize_t duet_sendfile(int to, int from, off_t *at, size_t n, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    size_t done = 0;
+    if (!at || *at < 0)
+        return duet__bad_argument(__func__, at ? "*at is negative" : "at is NULL");
+    ssize_t rc = task ? sendfile_on_ring(task, to, from, *at, n, by, &done)
+                      : sendfile_on_thread(to, from, *at, n, by, &done);
+    *at += (off_t)done;
+    return done > 0 || rc == 0 ? (ssize_t)done : duet__told_io(rc);
+}
+
+/* ---- Names ---- */
+
+/* What a plain call would get, and what it is to be on the ring. */
+struct names {
+    int dir, to_dir;
+    const char *path, *to;
+    int flags;
+    mode_t mode;
+    struct statx *statx;
+};
+
+static void prepare_open(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct names *names = arg;
+    io_uring_prep_openat(sqe, names->dir, names->path, names->flags, names->mode);
+}
+
+static void prepare_statx(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct names *names = arg;
+    io_uring_prep_statx(sqe, names->dir, names->path, 0, STATX_BASIC_STATS, names->statx);
+}
+
+static void prepare_unlink(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct names *names = arg;
+    io_uring_prep_unlinkat(sqe, names->dir, names->path, names->flags);
+}
+
+static void prepare_rename(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct names *names = arg;
+    io_uring_prep_renameat(sqe, names->dir, names->path, names->to_dir, names->to,
+                           (unsigned)names->flags);
+}
+
+static void prepare_mkdir(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct names *names = arg;
+    io_uring_prep_mkdirat(sqe, names->dir, names->path, names->mode);
+}
+
+static int plain_open(const struct names *names)
+{
+    return openat(names->dir, names->path, names->flags, names->mode);
+}
+
+static int plain_statx(const struct names *names)
+{
+    return statx(names->dir, names->path, 0, STATX_BASIC_STATS, names->statx);
+}
+
+static int plain_unlink(const struct names *names)
+{
+    return unlinkat(names->dir, names->path, names->flags);
+}
+
+static int plain_rename(const struct names *names)
+{
+    return renameat2(names->dir, names->path, names->to_dir, names->to, (unsigned)names->flags);
+}
+
+static int plain_mkdir(const struct names *names)
+{
+    return mkdirat(names->dir, names->path, names->mode);
+}
+
+static int on_thread(int (*plain)(const struct names *names), const struct names *names,
+                     duet_deadline by)
+{
+    int rc;
+    do {
+        rc = duet__io_block(-1, 0, by, NULL);
+        if (rc < 0)
+            return rc;
+        rc = plain(names);
+    } while (rc < 0 && errno == EINTR);
+    return rc < 0 ? -errno : rc;
+}
+
+static int by_name(const char *function, duet__io_prepare *prepare,
+                   int (*plain)(const struct names *names), const struct names *names,
+                   duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    if (!names->path)
+        return duet__bad_argument(function, "a path is NULL");
+    return duet__told(task ? duet__io_run(task, -1, prepare, names, by)
+                           : on_thread(plain, names, by));
+}
+
+int duet_openat(int dir, const char *path, int flags, mode_t mode, duet_deadline by)
+{
+    const struct names names = {.dir = dir, .path = path, .flags = flags | O_CLOEXEC, .mode = mode};
+    return by_name(__func__, prepare_open, plain_open, &names, by);
+}
+
+static void from_statx(const struct statx *from, struct stat *to)
+{
+    *to = (struct stat){
+        .st_dev = makedev(from->stx_dev_major, from->stx_dev_minor),
+        .st_ino = from->stx_ino,
+        .st_mode = from->stx_mode,
+        .st_nlink = from->stx_nlink,
+        .st_uid = from->stx_uid,
+        .st_gid = from->stx_gid,
+        .st_rdev = makedev(from->stx_rdev_major, from->stx_rdev_minor),
+        .st_size = (off_t)from->stx_size,
+        .st_blksize = (blksize_t)from->stx_blksize,
+        .st_blocks = (blkcnt_t)from->stx_blocks,
+        .st_atim = {from->stx_atime.tv_sec, from->stx_atime.tv_nsec},
+        .st_mtim = {from->stx_mtime.tv_sec, from->stx_mtime.tv_nsec},
+        .st_ctim = {from->stx_ctime.tv_sec, from->stx_ctime.tv_nsec},
+    };
+}
+
+int duet_stat(const char *path, struct stat *ret, duet_deadline by)
+{
+    struct statx statx;
+    const struct names names = {.dir = AT_FDCWD, .path = path, .statx = &statx};
+    if (!ret)
+        return duet__bad_argument(__func__, "ret is NULL");
+    int rc = by_name(__func__, prepare_statx, plain_statx, &names, by);
+    if (rc == 0)
+        from_statx(&statx, ret);
+    return rc;
+}
+
+int duet_unlinkat(int dir, const char *path, int flags, duet_deadline by)
+{
+    const struct names names = {.dir = dir, .path = path, .flags = flags};
+    return by_name(__func__, prepare_unlink, plain_unlink, &names, by);
+}
+
+int duet_renameat(int from_dir, const char *from, int to_dir, const char *to, unsigned flags,
+                  duet_deadline by)
+{
+    const struct names names = {
+        .dir = from_dir, .path = from, .to_dir = to_dir, .to = to, .flags = (int)flags};
+    if (!to)
+        return duet__bad_argument(__func__, "to is NULL");
+    return by_name(__func__, prepare_rename, plain_rename, &names, by);
+}
+
+int duet_mkdirat(int dir, const char *path, mode_t mode, duet_deadline by)
+{
+    const struct names names = {.dir = dir, .path = path, .mode = mode};
+    return by_name(__func__, prepare_mkdir, plain_mkdir, &names, by);
+}
+
+static void prepare_fsync(struct io_uring_sqe *sqe, const void *arg)
+{
+    io_uring_prep_fsync(sqe, *(const int *)arg, 0);
+}
+
+int duet_fsync(int fd, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    if (task)
+        return duet__told(duet__io_run(task, fd, prepare_fsync, &fd, by));
+    int rc = duet__told(duet__io_block(-1, 0, by, NULL));
+    if (rc < 0)
+        return rc;
+    return fsync(fd) < 0 ? -errno : 0;
+}

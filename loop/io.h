@@ -1,0 +1,47 @@
+/* One operation on a descriptor: in a coroutine a request on the ring, on a thread a wait with
+ * poll(2) and a plain call.
+ *
+ * THE REQUEST lives on the stack of the coroutine, as does all it points to; so the coroutine goes
+ * on only after the operation's own completion, whatever ended its sleep: at a deadline or a
+ * cancellation it asks the kernel to cancel, and sleeps on. What the operation did then counts. */
+#pragma once
+#include "ring.h"
+#include "task.h"
+
+#include <duet/io.h>
+
+/* Fills in the entry, but for its user_data. */
+typedef void duet__io_prepare(struct io_uring_sqe *sqe, const void *arg);
+
+/* Owned by the coroutine that waits for it, on its stack. */
+struct duet__io {
+    struct duet__op op;
+    struct duet__parker *parker;
+    int32_t result;
+    struct duet__closing *closing; /* who closes the descriptor meanwhile; NULL: nobody */
+    int fd; /* -1: none */
+    struct duet__list link; /* in the loop's list of those in flight, by descriptor */
+};
+
+/* By a coroutine: the result of the operation, or -ETIME, -ECANCELED, -EBADF (closed). */
+int duet__io_run(struct duet__task *task, int fd, duet__io_prepare *prepare, const void *arg,
+                 duet_deadline by);
+/* Likewise, and again when the descriptor, though set to O_NONBLOCK, is ready for `events`. */
+int duet__io_run_when_ready(struct duet__task *task, int fd, short events,
+                            duet__io_prepare *prepare, const void *arg, duet_deadline by);
+/* By a thread or job: until one of the events has come: 0 and *ret_events (may be NULL), or as
+ * every wait. fd < 0: only the checks with which a wait begins. */
+int duet__io_block(int fd, short events, duet_deadline by, short *ret_events);
+/* By a coroutine: what its loop has in flight on fd ends, and has ended when this returns. */
+void duet__io_end_all(struct duet__task *task, int fd);
+
+static inline ssize_t duet__told_io(ssize_t rc)
+{
+    return rc < 0 ? duet__told((int)rc) : rc;
+}
+
+/* What a plain call returned, as a negative errno if it failed. */
+static inline ssize_t duet__io_plain(ssize_t rc, int error)
+{
+    return rc < 0 ? -error : rc;
+}

@@ -1,0 +1,210 @@
+/* Sockets, readiness, and the end of a descriptor. */
+#include "check.h"
+#include "io.h"
+#include "loop_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- Accept and connect ---- */
+
+struct peer {
+    int fd;
+    struct sockaddr *addr; /* where to put it */
+    const struct sockaddr *to; /* or whom to reach */
+    socklen_t *ret_len;
+    socklen_t len;
+};
+
+static void prepare_accept(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct peer *peer = arg;
+    io_uring_prep_accept(sqe, peer->fd, peer->addr, peer->ret_len, SOCK_CLOEXEC);
+}
+
+static int accept_on_thread(const struct peer *peer, duet_deadline by)
+{
+    int fd;
+    do {
+        int rc = duet__io_block(peer->fd, POLLIN, by, NULL);
+        if (rc < 0)
+            return rc;
+        fd = accept4(peer->fd, peer->addr, peer->ret_len, SOCK_CLOEXEC);
+    } while (fd < 0 && (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED));
+    return fd < 0 ? -errno : fd;
+}
+
+int duet_accept(int fd, struct sockaddr *addr, socklen_t *len, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    const struct peer peer = {.fd = fd, .addr = addr, .ret_len = len};
+    if (!addr != !len)
+        return duet__bad_argument(__func__, "addr and len are both given, or both NULL");
+    if (!task)
+        return duet__told(accept_on_thread(&peer, by));
+    int rc;
+    do /* a peer that has gone before it was accepted is not of interest */
+        rc = duet__io_run_when_ready(task, fd, POLLIN, prepare_accept, &peer, by);
+    while (rc == -ECONNABORTED);
+    return duet__told(rc);
+}
+
+static void prepare_connect(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct peer *peer = arg;
+    io_uring_prep_connect(sqe, peer->fd, peer->to, peer->len);
+}
+
+/* How a connect that goes on in the background has ended. */
+static int outcome(int fd)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 ? -errno : -error;
+}
+
+static int connect_in_background(const struct peer *peer, duet_deadline by)
+{
+    if (connect(peer->fd, peer->to, peer->len) == 0)
+        return 0;
+    if (errno != EINPROGRESS && errno != EINTR)
+        return -errno;
+    int rc = duet__io_block(peer->fd, POLLOUT, by, NULL);
+    return rc < 0 ? rc : outcome(peer->fd);
+}
+
+static int connect_on_thread(const struct peer *peer, duet_deadline by)
+{
+    int rc = duet__io_block(-1, 0, by, NULL), flags = fcntl(peer->fd, F_GETFL);
+    if (rc < 0)
+        return rc;
+    if (flags < 0 || fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    rc = connect_in_background(peer, by);
+    fcntl(peer->fd, F_SETFL, flags);
+    return rc;
+}
+
+int duet_connect(int fd, const struct sockaddr *addr, socklen_t len, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    const struct peer peer = {.fd = fd, .to = addr, .len = len};
+    if (!addr)
+        return duet__bad_argument(__func__, "addr is NULL");
+    if (!task)
+        return duet__told(connect_on_thread(&peer, by));
+    int rc = duet__io_run(task, fd, prepare_connect, &peer, by);
+    if (rc == -EINPROGRESS || rc == -EAGAIN) { /* set to O_NONBLOCK by the caller */
+        rc = duet_poll(fd, POLLOUT, by);
+        rc = rc < 0 ? rc : outcome(fd);
+    }
+    return duet__told(rc);
+}
+
+/* ---- Datagrams, and streams without buffers ---- */
+
+struct message {
+    int fd, flags;
+    struct msghdr header;
+};
+
+static void prepare_recvmsg(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct message *m = arg;
+    io_uring_prep_recvmsg(sqe, m->fd, (struct msghdr *)&m->header, (unsigned)m->flags);
+}
+
+static void prepare_sendmsg(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct message *m = arg;
+    io_uring_prep_sendmsg(sqe, m->fd, &m->header, (unsigned)m->flags);
+}
+
+static ssize_t message_on_thread(struct message *m, bool sends, duet_deadline by)
+{
+    ssize_t n;
+    do {
+        int rc = duet__io_block(m->fd, sends ? POLLOUT : POLLIN, by, NULL);
+        if (rc < 0)
+            return rc;
+        n = sends ? sendmsg(m->fd, &m->header, m->flags | MSG_DONTWAIT)
+                  : recvmsg(m->fd, &m->header, m->flags | MSG_DONTWAIT);
+    } while (n < 0 && (errno == EINTR || errno == EAGAIN));
+    return duet__io_plain(n, errno);
+}
+
+ssize_t duet_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *addr, socklen_t *len,
+                      duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    struct iovec part = {buf, n};
+    struct message m = {fd, flags, {.msg_iov = &part, .msg_iovlen = 1}};
+    if ((!buf && n > 0) || !addr != !len)
+        return duet__bad_argument(__func__, "buf is NULL, or only one of addr and len is");
+    m.header.msg_name = addr;
+    m.header.msg_namelen = len ? *len : 0;
+    ssize_t rc = task ? duet__io_run_when_ready(task, fd, POLLIN, prepare_recvmsg, &m, by)
+                      : message_on_thread(&m, false, by);
+    if (rc >= 0 && len)
+        *len = m.header.msg_namelen;
+    return duet__told_io(rc);
+}
+
+ssize_t duet_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr,
+                    socklen_t len, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    struct iovec part = {(void *)buf, n};
+    struct message m = {fd, flags | MSG_NOSIGNAL, {.msg_iov = &part, .msg_iovlen = 1}};
+    if (!buf && n > 0)
+        return duet__bad_argument(__func__, "buf is NULL");
+    m.header.msg_name = (void *)addr;
+    m.header.msg_namelen = addr ? len : 0;
+    return duet__told_io(task ? duet__io_run_when_ready(task, fd, POLLOUT, prepare_sendmsg, &m, by)
+                              : message_on_thread(&m, true, by));
+}
+
+/* ---- Readiness ---- */
+
+static void prepare_poll(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct pollfd *ready = arg;
+    io_uring_prep_poll_add(sqe, ready->fd, (unsigned short)ready->events);
+}
+
+int duet_poll(int fd, unsigned events, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    const struct pollfd ready = {fd, (short)events, 0};
+    short came;
+    if (fd < 0)
+        return -EBADF;
+    if (task)
+        return duet__told(duet__io_run(task, fd, prepare_poll, &ready, by));
+    int rc = duet__io_block(fd, (short)events, by, &came);
+    return rc < 0 ? duet__told(rc) : came;
+}
+
+/* ---- Closing ---- */
+
+static void prepare_close(struct io_uring_sqe *sqe, const void *arg)
+{
+    io_uring_prep_close(sqe, *(const int *)arg);
+}
+
+int duet_close(int fd)
+{
+    struct duet__task *task = duet__task_here();
+    if (fd < 0)
+        return -EBADF;
+    if (!task)
+        return close(fd) < 0 && errno != EINTR ? -errno : 0; /* Linux has closed it */
+    duet__io_end_all(task, fd);
+    duet_shield_begin();
+    int rc = duet__io_run(task, -1, prepare_close, &fd, DUET_NEVER);
+    duet_shield_end();
+    return rc;
+}
