@@ -7,6 +7,8 @@
 
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static atomic_int countdown = -1; /* how many calls succeed before one fails; < 0: all do */
 static atomic_bool for_good; /* … and all after it */
@@ -378,6 +380,178 @@ static void an_offload(void **state)
     survives(run_offload);
 }
 
+static void drop_block(void *item)
+{
+    free(*(void **)item);
+}
+
+static int channel_and_select(void)
+{
+    duet_chan *c = NULL;
+    duet_case cases[20];
+    int rc = duet_chan_open_with(&c, sizeof(void *), 4, drop_block);
+    if (rc < 0) {
+        must(c == NULL);
+        return rc;
+    }
+    void *block = malloc(10);
+    if (block)
+        must_equal(duet_chan_send(c, &block, DUET_NOW), 0);
+    for (int i = 0; i < 20; i++) /* too many for the stack */
+        cases[i] = duet_case_recv(c, &block);
+    rc = duet_select(cases, 20, DUET_NOW);
+    if (rc >= 0)
+        free(block);
+    duet_chan_unref(c); /* drops what nobody has received */
+    return rc >= 0 ? 0 : rc == -ETIME ? -ENOMEM : rc;
+}
+
+static void a_channel_and_a_select(void **state)
+{
+    (void)state;
+    survives(channel_and_select);
+}
+
+enum {
+    LONG_TEXT = 400000 /* more than a socket takes at once */
+};
+
+static duet_result write_long(void *stream)
+{
+    static char text[LONG_TEXT];
+    int rc = duet_stream_write(stream, text, sizeof text, SURELY);
+    if (rc == 0)
+        rc = duet_stream_write(stream, "end\n", 4, SURELY);
+    int closed = duet_stream_close(stream, SURELY);
+    return duet_err(rc ? rc : closed);
+}
+
+static duet_result read_long(duet_stream *s)
+{
+    static char text[LONG_TEXT];
+    const char *line;
+    ssize_t n = duet_stream_read_exactly(s, text, sizeof text, SURELY);
+    if (n == sizeof text)
+        n = duet_stream_read_line(s, &line, SURELY);
+    duet_stream_close(s, SURELY);
+    return n == 4 ? duet_ok() : duet_err(n < 0 ? (int)n : -ENOMEM); /* the other has given up */
+}
+
+static duet_result streams_body(void *arg)
+{
+    int fds[2];
+    duet_stream *one, *other;
+    (void)arg;
+    must_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    int rc = duet_stream_open(&one, fds[0], NULL);
+    if (rc < 0) {
+        close(fds[0]);
+        close(fds[1]);
+        return duet_err(rc);
+    }
+    rc = duet_stream_open(&other, fds[1], NULL);
+    if (rc < 0) {
+        close(fds[1]);
+        duet_stream_close(one, SURELY);
+        return duet_err(rc);
+    }
+    duet_future *f = duet_spawn(write_long, one);
+    duet_result r = duet_ok(), mine = duet_future_settled(f) ? duet_future_result(f) : duet_ok();
+    if (mine.err < 0) { /* it never began */
+        duet_stream_close(one, SURELY);
+        duet_stream_close(other, SURELY);
+    } else {
+        mine = read_long(other);
+        must_equal(duet_future_wait(f, SURELY, &r), 0);
+    }
+    duet_future_unref(f);
+    if (r.err == -EPIPE || r.err == -ECONNRESET) /* the reader has given up */
+        r.err = -ENOMEM;
+    return duet_err(mine.err ? mine.err : r.err);
+}
+
+static int run_streams(void)
+{
+    duet_result r = duet_ok();
+    int rc = duet_run(streams_body, NULL, &r);
+    return rc < 0 ? rc : r.err;
+}
+
+static void a_pair_of_streams(void **state)
+{
+    (void)state;
+    survives(run_streams);
+}
+
+static duet_result echo_line(duet_stream *s, void *arg)
+{
+    const char *line;
+    ssize_t n = duet_stream_read_line(s, &line, SURELY);
+    (void)arg;
+    return duet_err(n > 0 ? duet_stream_write(s, line, (size_t)n, SURELY) : (int)n);
+}
+
+static bool serves;
+
+static duet_result serve(void *server)
+{
+    serves = true;
+    return duet_err(duet_server_serve(server, SURELY));
+}
+
+/* 0, or why there is no echo. */
+static int get_echo(const char *path)
+{
+    duet_stream *s;
+    const char *line;
+    int rc = duet_dial(&s, path, NULL, SURELY);
+    if (rc < 0)
+        return rc;
+    rc = duet_stream_write(s, "echo\n", 5, SURELY);
+    ssize_t n = rc < 0 ? rc : duet_stream_read_line(s, &line, SURELY);
+    duet_stream_close(s, SURELY);
+    return n == 5 ? 0 : -ENOMEM; /* the server has let go of the connection */
+}
+
+static duet_result server_body(void *arg)
+{
+    char path[64];
+    duet_server *server;
+    (void)arg;
+    snprintf(path, sizeof path, "unix:/tmp/duet-fault-%d", (int)getpid());
+    const duet_server_config config = {.host = path, .handler = echo_line};
+    int rc = duet_server_open(&server, &config);
+    if (rc < 0)
+        return duet_err(rc);
+    serves = false;
+    duet_future *f = duet_spawn(serve, server);
+    duet_result r = duet_ok();
+    while (!serves && !duet_future_settled(f))
+        duet_yield();
+    if (!serves) /* it could not begin */
+        r = duet_future_result(f);
+    else
+        rc = get_echo(path);
+    must_equal(duet_server_close(server, SURELY), 0);
+    if (r.err == 0)
+        must_equal(duet_future_wait(f, SURELY, &r), 0);
+    duet_future_unref(f);
+    return duet_err(rc ? rc : r.err);
+}
+
+static int run_server(void)
+{
+    duet_result r = duet_ok();
+    int rc = duet_run(server_body, NULL, &r);
+    return rc < 0 ? rc : r.err;
+}
+
+static void a_server_and_its_client(void **state)
+{
+    (void)state;
+    survives(run_server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +561,9 @@ int main(void)
         cmocka_unit_test(promises_with_callbacks),
         cmocka_unit_test(a_group),
         cmocka_unit_test(an_offload),
+        cmocka_unit_test(a_channel_and_a_select),
+        cmocka_unit_test(a_pair_of_streams),
+        cmocka_unit_test(a_server_and_its_client),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -88,8 +88,8 @@ void expect_death(void (*body)(void *arg), void *arg, int signo, const char *tex
 /* How many file descriptors and threads this process has: for tests of leaks. */
 int count_fds(void);
 int count_threads(void);
-/* Until this process has n threads again: one that was joined may still be on its way out of the
- * kernel. */
+/* Until this process has no more than n threads again: one that was joined may still be on its way
+ * out of the kernel. Fewer are as good: a ring's workers in the kernel come and go. */
 void await_threads(int n);
 
 /* A seed: from DUET_TEST_SEED, else from the clock; printed, so that a failure can be replayed. */
