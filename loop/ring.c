@@ -2,6 +2,7 @@
 #include "check.h"
 #include "clock.h"
 #include "co/co.h"
+#include "cpu.h"
 #include "log.h"
 
 #include <errno.h>
@@ -45,6 +46,8 @@ enum {
     ENTRIES_LEAST = 32,
     OPEN_PAUSE_NS = 10000000,
     OPEN_TRIES = 50, /* half a second in all */
+    WORKERS_PER_CPU = 4, /* for what ends by itself, on files */
+    WORKERS_UNBOUNDED = 64, /* for what may wait for ever */
     CQ_PER_SQ = 8, /* 256 and 2048: 52 KiB of locked memory, within a limit of 64 */
     FEATURES_NEEDED = IORING_FEAT_NODROP | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG |
                       IORING_FEAT_SUBMIT_STABLE,
@@ -356,6 +359,14 @@ static int round_trip(struct duet__ring *ring)
     return op.done ? -EIO : 0;
 }
 
+/* What blocks in the kernel, on files or splices, does so on threads of the kernel's, by default as
+ * many as the user may have processes. An older kernel does not know better. */
+static void limit_workers(struct io_uring *uring)
+{
+    unsigned most[2] = {WORKERS_PER_CPU * (unsigned)duet__cpu_count(), WORKERS_UNBOUNDED};
+    io_uring_register_iowq_max_workers(uring, most);
+}
+
 int duet__ring_open(struct duet__ring *ring, unsigned entries, const char *loop_name)
 {
     memset(ring, 0, sizeof *ring);
@@ -377,8 +388,10 @@ int duet__ring_open(struct duet__ring *ring, unsigned entries, const char *loop_
     if (rc < 0) {
         explain(rc, "io_uring_enter", loop_name);
         io_uring_queue_exit(&ring->uring);
+        return rc;
     }
-    return rc;
+    limit_workers(&ring->uring);
+    return 0;
 }
 
 void duet__ring_close(struct duet__ring *ring)

@@ -52,13 +52,11 @@ static void admit(duet_loop *loop)
 static void run_ready(duet_loop *loop)
 {
     struct duet__node *node;
-    for (int budget = RUN_BUDGET; budget > 0; budget--) {
-        if ((node = duet__run_queue_pop(&loop->ready)) == NULL)
-            return;
-        uint32_t held = duet__here()->held;
+    uint32_t held = duet__here()->held;
+    for (int budget = RUN_BUDGET; budget > 0 && (node = duet__run_queue_pop(&loop->ready));
+         budget--)
         node->run(node, loop);
-        duet__parker_rests(duet__here(), held); /* a callback: work has been asked itself */
-    }
+    duet__parker_rests(duet__here(), held); /* of callbacks: work has been asked itself */
 }
 
 static void check_ring(duet_loop *loop, int rc)
