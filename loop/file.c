@@ -9,7 +9,9 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -51,16 +53,41 @@ static void prepare_send(struct io_uring_sqe *sqe, const void *arg)
     io_uring_prep_send(sqe, t->fd, t->from, piece(t->n), MSG_NOSIGNAL);
 }
 
+/* On a thread, of what is no file: as much as there is, or -EAGAIN; for what was ready may have
+ * gone to another reader. */
+static ssize_t read_now(const struct transfer *t)
+{
+    const struct iovec part = {t->to, t->n};
+    ssize_t n = recv(t->fd, t->to, t->n, MSG_DONTWAIT);
+    if (n < 0 && errno == ENOTSOCK)
+        n = preadv2(t->fd, &part, 1, -1, RWF_NOWAIT);
+    if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL))
+        n = read(t->fd, t->to, t->n); /* it cannot say */
+    return n;
+}
+
+static bool is_file(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+}
+
 static ssize_t read_on_thread(const struct transfer *t, duet_deadline by)
 {
+    int errno_before = errno, polled = 0;
+    bool file = t->at != AT_ITS_PLACE || is_file(t->fd);
     ssize_t n;
     do {
-        int rc = duet__io_block(t->at == AT_ITS_PLACE ? t->fd : -1, POLLIN, by, NULL);
+        int rc = polled++ > 1 ? duet__io_pause(by) : 0;
+        if (rc == 0)
+            rc = duet__io_block(file ? -1 : t->fd, POLLIN, by, NULL);
         if (rc < 0)
             return rc;
-        n = t->at == AT_ITS_PLACE ? read(t->fd, t->to, t->n) : pread(t->fd, t->to, t->n, t->at);
+        n = t->at != AT_ITS_PLACE ? pread(t->fd, t->to, t->n, t->at)
+            : file                ? read(t->fd, t->to, t->n)
+                                  : read_now(t);
     } while (n < 0 && (errno == EINTR || errno == EAGAIN));
-    return duet__io_plain(n, errno);
+    return duet__io_plain(n, errno_before);
 }
 
 static ssize_t read_some(const char *function, const struct transfer *t, duet_deadline by)
@@ -68,6 +95,8 @@ static ssize_t read_some(const char *function, const struct transfer *t, duet_de
     struct duet__task *task = duet__task_here();
     if (!t->to && t->n > 0)
         return duet__bad_argument(function, "buf is NULL");
+    if (t->at != AT_ITS_PLACE)
+        by = DUET_NEVER; /* of files */
     return duet__told_io(task ? duet__io_run_when_ready(task, t->fd, POLLIN, prepare_read, t, by)
                               : read_on_thread(t, by));
 }
@@ -99,22 +128,34 @@ static ssize_t write_on_ring(struct duet__task *task, const struct transfer *t, 
     return duet__io_run_when_ready(task, t->fd, POLLOUT, prepare_write, t, by);
 }
 
+/* On a thread: a pipe that is ready takes so many bytes without blocking, and no more is promised. */
+static ssize_t write_now(const struct transfer *t, bool file, bool *is_socket)
+{
+    if (*is_socket) {
+        ssize_t n = send(t->fd, t->from, t->n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n >= 0 || errno != ENOTSOCK)
+            return n;
+        *is_socket = false;
+    }
+    if (t->at != AT_ITS_PLACE)
+        return pwrite(t->fd, t->from, t->n, t->at);
+    return write(t->fd, t->from, file || t->n < PIPE_BUF ? t->n : PIPE_BUF);
+}
+
 static ssize_t write_on_thread(const struct transfer *t, bool *is_socket, duet_deadline by)
 {
+    int errno_before = errno, polled = 0;
+    bool file = t->at != AT_ITS_PLACE || is_file(t->fd);
     ssize_t n;
     do {
-        int rc = duet__io_block(t->at == AT_ITS_PLACE ? t->fd : -1, POLLOUT, by, NULL);
+        int rc = polled++ > 1 ? duet__io_pause(by) : 0;
+        if (rc == 0)
+            rc = duet__io_block(file ? -1 : t->fd, POLLOUT, by, NULL);
         if (rc < 0)
             return rc;
-        n = -1;
-        if (*is_socket)
-            n = send(t->fd, t->from, t->n, MSG_NOSIGNAL | MSG_DONTWAIT);
-        *is_socket = *is_socket && (n >= 0 || errno != ENOTSOCK);
-        if (!*is_socket)
-            n = t->at == AT_ITS_PLACE ? write(t->fd, t->from, t->n)
-                                      : pwrite(t->fd, t->from, t->n, t->at);
+        n = write_now(t, file, is_socket);
     } while (n < 0 && (errno == EINTR || errno == EAGAIN));
-    return duet__io_plain(n, errno);
+    return duet__io_plain(n, errno_before);
 }
 
 /* All of it; or what went before an error. */
@@ -123,6 +164,8 @@ static ssize_t write_all(const char *function, struct transfer t, duet_deadline 
     struct duet__task *task = duet__task_here();
     bool is_socket = t.at == AT_ITS_PLACE;
     size_t done = 0, all = t.n;
+    if (t.at != AT_ITS_PLACE)
+        by = DUET_NEVER; /* of files */
     if (!t.from && t.n > 0)
         return duet__bad_argument(function, "buf is NULL");
     do {
@@ -204,9 +247,10 @@ static ssize_t sendfile_on_ring(struct duet__task *task, int to, int from, off_t
                                 duet_deadline by, size_t *ret_done)
 {
     int pipe[2];
-    if (pipe2(pipe, O_CLOEXEC) < 0)
-        return -errno;
-    ssize_t rc = splice_all(task, to, from, at, n, pipe, by, ret_done);
+    ssize_t rc = duet__io_plain(pipe2(pipe, O_CLOEXEC), errno);
+    if (rc < 0)
+        return rc;
+    rc = splice_all(task, to, from, at, n, pipe, by, ret_done);
     close(pipe[0]);
     close(pipe[1]);
     return rc;
@@ -312,34 +356,43 @@ static int plain_mkdir(const struct names *names)
     return mkdirat(names->dir, names->path, names->mode);
 }
 
-static int on_thread(int (*plain)(const struct names *names), const struct names *names,
-                     duet_deadline by)
+static int plainly(int (*plain)(const struct names *names), const struct names *names)
 {
-    int rc;
-    do {
-        rc = duet__io_block(-1, 0, by, NULL);
-        if (rc < 0)
-            return rc;
+    int errno_before = errno, rc;
+    do
         rc = plain(names);
-    } while (rc < 0 && errno == EINTR);
-    return rc < 0 ? -errno : rc;
+    while (rc < 0 && errno == EINTR);
+    return (int)duet__io_plain(rc, errno_before);
+}
+
+static int on_thread(int (*plain)(const struct names *names), const struct names *names)
+{
+    int rc = duet__io_block(-1, 0, DUET_NEVER, NULL);
+    return rc < 0 ? rc : plainly(plain, names);
+}
+
+/* A ring that does not know the operation yet says -EINVAL; then it is done in place. */
+static int on_ring(struct duet__task *task, duet__io_prepare *prepare,
+                   int (*plain)(const struct names *names), const struct names *names)
+{
+    int rc = duet__io_run(task, -1, prepare, names, DUET_NEVER);
+    return rc == -EINVAL ? plainly(plain, names) : rc;
 }
 
 static int by_name(const char *function, duet__io_prepare *prepare,
-                   int (*plain)(const struct names *names), const struct names *names,
-                   duet_deadline by)
+                   int (*plain)(const struct names *names), const struct names *names)
 {
     struct duet__task *task = duet__task_here();
     if (!names->path)
         return duet__bad_argument(function, "a path is NULL");
-    return duet__told(task ? duet__io_run(task, -1, prepare, names, by)
-                           : on_thread(plain, names, by));
+    return duet__told(task ? on_ring(task, prepare, plain, names) : on_thread(plain, names));
 }
 
 int duet_openat(int dir, const char *path, int flags, mode_t mode, duet_deadline by)
 {
+    (void)by; /* of files; see the header */
     const struct names names = {.dir = dir, .path = path, .flags = flags | O_CLOEXEC, .mode = mode};
-    return by_name(__func__, prepare_open, plain_open, &names, by);
+    return by_name(__func__, prepare_open, plain_open, &names);
 }
 
 static void from_statx(const struct statx *from, struct stat *to)
@@ -363,11 +416,12 @@ static void from_statx(const struct statx *from, struct stat *to)
 
 int duet_stat(const char *path, struct stat *ret, duet_deadline by)
 {
+    (void)by; /* of files; see the header */
     struct statx statx;
     const struct names names = {.dir = AT_FDCWD, .path = path, .statx = &statx};
     if (!ret)
         return duet__bad_argument(__func__, "ret is NULL");
-    int rc = by_name(__func__, prepare_statx, plain_statx, &names, by);
+    int rc = by_name(__func__, prepare_statx, plain_statx, &names);
     if (rc == 0)
         from_statx(&statx, ret);
     return rc;
@@ -375,24 +429,27 @@ int duet_stat(const char *path, struct stat *ret, duet_deadline by)
 
 int duet_unlinkat(int dir, const char *path, int flags, duet_deadline by)
 {
+    (void)by; /* of files; see the header */
     const struct names names = {.dir = dir, .path = path, .flags = flags};
-    return by_name(__func__, prepare_unlink, plain_unlink, &names, by);
+    return by_name(__func__, prepare_unlink, plain_unlink, &names);
 }
 
 int duet_renameat(int from_dir, const char *from, int to_dir, const char *to, unsigned flags,
                   duet_deadline by)
 {
+    (void)by; /* of files; see the header */
     const struct names names = {
         .dir = from_dir, .path = from, .to_dir = to_dir, .to = to, .flags = (int)flags};
     if (!to)
         return duet__bad_argument(__func__, "to is NULL");
-    return by_name(__func__, prepare_rename, plain_rename, &names, by);
+    return by_name(__func__, prepare_rename, plain_rename, &names);
 }
 
 int duet_mkdirat(int dir, const char *path, mode_t mode, duet_deadline by)
 {
+    (void)by; /* of files; see the header */
     const struct names names = {.dir = dir, .path = path, .mode = mode};
-    return by_name(__func__, prepare_mkdir, plain_mkdir, &names, by);
+    return by_name(__func__, prepare_mkdir, plain_mkdir, &names);
 }
 
 static void prepare_fsync(struct io_uring_sqe *sqe, const void *arg)
@@ -400,13 +457,21 @@ static void prepare_fsync(struct io_uring_sqe *sqe, const void *arg)
     io_uring_prep_fsync(sqe, *(const int *)arg, 0);
 }
 
+static int fsync_on_thread(int fd)
+{
+    int errno_before = errno, rc = duet__io_block(-1, 0, DUET_NEVER, NULL);
+    if (rc < 0)
+        return rc;
+    do
+        rc = fsync(fd);
+    while (rc < 0 && errno == EINTR);
+    return (int)duet__io_plain(rc, errno_before);
+}
+
 int duet_fsync(int fd, duet_deadline by)
 {
     struct duet__task *task = duet__task_here();
-    if (task)
-        return duet__told(duet__io_run(task, fd, prepare_fsync, &fd, by));
-    int rc = duet__told(duet__io_block(-1, 0, by, NULL));
-    if (rc < 0)
-        return rc;
-    return fsync(fd) < 0 ? -errno : 0;
+    (void)by; /* of files; see the header */
+    return duet__told(task ? duet__io_run(task, fd, prepare_fsync, &fd, DUET_NEVER)
+                           : fsync_on_thread(fd));
 }

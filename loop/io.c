@@ -91,23 +91,21 @@ static int await_completion(struct duet__task *task, struct duet__io *io, duet_d
     return rc;
 }
 
-/* One close that waits for what was in flight; on its stack. */
+/* One close: from its beginning nothing new is started on that descriptor. On the stack of who
+ * closes, in the loop's list. */
 struct duet__closing {
     struct duet__parker *parker;
-    size_t left;
+    int fd;
+    size_t left; /* in flight, and the closer while it counts */
+    struct duet__list link;
 };
 
-static struct duet__io *next_to_cancel(duet_loop *loop, int fd, struct duet__closing *closing)
+static bool is_closing(const duet_loop *loop, int fd)
 {
-    duet__list_for_each(link, in_flight(loop, fd))
-    {
-        struct duet__io *io = duet__container(link, struct duet__io, link);
-        if (io->fd == fd && !io->closing) {
-            io->closing = closing;
-            return io;
-        }
-    }
-    return NULL;
+    duet__list_for_each(link,
+                        &loop->closing) if (duet__container(link, struct duet__closing, link)->fd ==
+                                            fd) return true;
+    return false;
 }
 
 /* By the coroutine of an operation that has completed. */
@@ -116,6 +114,22 @@ static void has_ended(struct duet__io *io)
     duet__list_remove(&io->link);
     if (io->closing && --io->closing->left == 0)
         duet__unpark(io->closing->parker);
+}
+
+/* 0: it is on its way to the kernel, and in the list of those in flight. */
+static int start(struct duet__task *task, struct duet__io *io, duet__io_prepare *prepare,
+                 const void *arg)
+{
+    struct io_uring_sqe *sqe = await_entry(task);
+    if (is_closing(task->loop, io->fd)) {
+        io_uring_prep_nop(sqe);
+        sqe->user_data = (uint64_t)(uintptr_t)&ignored;
+        return -EBADF;
+    }
+    prepare(sqe, arg);
+    sqe->user_data = (uint64_t)(uintptr_t)&io->op;
+    duet__list_append(in_flight(task->loop, io->fd), &io->link);
+    return 0;
 }
 
 int duet__io_run(struct duet__task *task, int fd, duet__io_prepare *prepare, const void *arg,
@@ -129,10 +143,9 @@ int duet__io_run(struct duet__task *task, int fd, duet__io_prepare *prepare, con
         if (!shielded && duet__park_cancelled(parker))
             return duet__wait_failed(parker, -ECANCELED);
         io = (struct duet__io){.op = {io_done}, .parker = parker, .fd = fd};
-        struct io_uring_sqe *sqe = await_entry(task);
-        prepare(sqe, arg);
-        sqe->user_data = (uint64_t)(uintptr_t)&io.op;
-        duet__list_append(in_flight(task->loop, fd), &io.link);
+        rc = start(task, &io, prepare, arg);
+        if (rc < 0)
+            return duet__wait_failed(parker, rc);
         rc = await_completion(task, &io, by, shielded);
         has_ended(&io);
         if (io.closing && was_cancelled(io.result))
@@ -147,13 +160,23 @@ static void prepare_poll(struct io_uring_sqe *sqe, const void *arg)
     io_uring_prep_poll_add(sqe, poll->fd, (unsigned short)poll->events);
 }
 
+int duet__io_pause(duet_deadline by)
+{
+    duet_deadline soon = duet_ms(1);
+    if (duet_now_ns() >= by.ns)
+        return -ETIME;
+    return duet_sleep(soon.ns < by.ns ? soon : by);
+}
+
 int duet__io_run_when_ready(struct duet__task *task, int fd, short events,
                             duet__io_prepare *prepare, const void *arg, duet_deadline by)
 {
     const struct pollfd ready = {fd, events, 0};
-    int rc;
+    int rc, polled = 0;
     while ((rc = duet__io_run(task, fd, prepare, arg, by)) == -EAGAIN) {
-        rc = duet__io_run(task, fd, prepare_poll, &ready, by);
+        rc = polled++ ? duet__io_pause(by) : 0; /* it only looks ready */
+        if (rc == 0)
+            rc = duet__io_run(task, fd, prepare_poll, &ready, by);
         if (rc < 0)
             return rc;
     }
@@ -162,20 +185,47 @@ int duet__io_run_when_ready(struct duet__task *task, int fd, short events,
 
 /* ---- Closing ---- */
 
-void duet__io_end_all(struct duet__task *task, int fd)
+static struct duet__io *next_to_cancel(duet_loop *loop, struct duet__closing *closing)
 {
-    struct duet__closing closing = {.parker = &task->work.parker, .left = 1};
+    duet__list_for_each(link, in_flight(loop, closing->fd))
+    {
+        struct duet__io *io = duet__container(link, struct duet__io, link);
+        if (io->fd == closing->fd && !io->closing) {
+            io->closing = closing;
+            return io;
+        }
+    }
+    return NULL;
+}
+
+/* What is in flight on the descriptor ends, and has ended when this returns. */
+static void end_all(struct duet__task *task, struct duet__closing *closing)
+{
     struct duet__wait wait;
-    struct duet__io io = {.fd = fd}, *one; /* to say what it waits for */
-    while ((one = next_to_cancel(task->loop, fd, &closing)) != NULL) {
-        closing.left++;
+    struct duet__io io = {.fd = closing->fd}, *one; /* to say what it waits for */
+    while ((one = next_to_cancel(task->loop, closing)) != NULL) {
+        closing->left++;
         ask_to_cancel(task, one); /* others may run meanwhile, so from the beginning again */
     }
-    if (--closing.left == 0)
+    if (--closing->left == 0)
         return;
-    duet__wait_enter(&wait, closing.parker, &wait_ops, &io, 1, DUET_NEVER, DUET__WAIT_ENDS);
-    duet__park_token(closing.parker);
+    duet__wait_enter(&wait, closing->parker, &wait_ops, &io, 1, DUET_NEVER, DUET__WAIT_ENDS);
+    duet__park_token(closing->parker);
     duet__wait_leave(&wait);
+}
+
+int duet__io_close(struct duet__task *task, int fd)
+{
+    struct duet__closing closing = {.parker = &task->work.parker, .fd = fd, .left = 1};
+    struct duet__io io = {.op = {io_done}, .parker = &task->work.parker, .fd = -1};
+    duet__list_append(&task->loop->closing, &closing.link);
+    end_all(task, &closing);
+    struct io_uring_sqe *sqe = await_entry(task);
+    io_uring_prep_close(sqe, fd);
+    sqe->user_data = (uint64_t)(uintptr_t)&io.op;
+    await_completion(task, &io, DUET_NEVER, true);
+    duet__list_remove(&closing.link);
+    return was_cancelled(io.result) ? 0 : io.result; /* never again: Linux has closed it */
 }
 
 /* ---- On a thread ---- */
@@ -196,8 +246,9 @@ static int poll_lending(struct pollfd *ready, int ms)
     if (ms == 0)
         return poll(ready, 1, 0);
     duet__blocking_begins();
-    int n = poll(ready, 1, ms);
+    int n = poll(ready, 1, ms), error = errno;
     duet__blocking_ended();
+    errno = error;
     return n;
 }
 

@@ -9,6 +9,7 @@
 #include "task.h"
 
 #include <duet/io.h>
+#include <errno.h>
 
 /* Fills in the entry, but for its user_data. */
 typedef void duet__io_prepare(struct io_uring_sqe *sqe, const void *arg);
@@ -32,16 +33,20 @@ int duet__io_run_when_ready(struct duet__task *task, int fd, short events,
 /* By a thread or job: until one of the events has come: 0 and *ret_events (may be NULL), or as
  * every wait. fd < 0: only the checks with which a wait begins. */
 int duet__io_block(int fd, short events, duet_deadline by, short *ret_events);
-/* By a coroutine: what its loop has in flight on fd ends, and has ended when this returns. */
-void duet__io_end_all(struct duet__task *task, int fd);
+/* By a coroutine: ends what its loop has in flight on fd, and closes it. */
+int duet__io_close(struct duet__task *task, int fd);
+/* By whoever finds again and again that what is ready is not: a moment. 0, or as every wait. */
+int duet__io_pause(duet_deadline by);
 
 static inline ssize_t duet__told_io(ssize_t rc)
 {
     return rc < 0 ? duet__told((int)rc) : rc;
 }
 
-/* What a plain call returned, as a negative errno if it failed. */
-static inline ssize_t duet__io_plain(ssize_t rc, int error)
+/* What a plain call returned, as a negative errno if it failed; errno is as it was before. */
+static inline ssize_t duet__io_plain(ssize_t rc, int errno_before)
 {
-    return rc < 0 ? -error : rc;
+    ssize_t result = rc < 0 ? -errno : rc;
+    errno = errno_before;
+    return result;
 }

@@ -228,6 +228,7 @@ int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
     loop->drain_node.run = drain_run;
     loop->process = duet__process;
     duet__list_init(&loop->young);
+    duet__list_init(&loop->closing);
     for (int i = 0; i < DUET__IO_LISTS; i++)
         duet__list_init(&loop->in_flight[i]);
     duet__run_queue_init(&loop->ready);

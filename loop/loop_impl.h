@@ -68,6 +68,7 @@ struct duet_loop {
     bool looks; /* at the graph, and runs nothing else meanwhile */
     struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
     struct duet__list in_flight[DUET__IO_LISTS]; /* operations, by their descriptor */
+    struct duet__list closing; /* descriptors that are being closed */
     struct duet__list live; /* tasks started and not ended */
     size_t live_count, coroutine_count; /* the latter: of those, with a stack */
     bool draining; /* ends when nothing is left, and cancels nothing */

@@ -328,8 +328,13 @@ int duet__ring_wait(struct duet__ring *ring, int64_t timeout_ns)
 {
     if (!ring->watch_armed && ring->watch_fd >= 0)
         arm_watch(ring);
-    int rc =
-        ring->under_valgrind ? wait_by_poll(ring, timeout_ns) : enter(&ring->uring, 1, timeout_ns);
+    int rc;
+    if (!ring->watch_armed && ring->watch_fd >= 0) /* then nobody could end a wait */
+        rc = enter(&ring->uring, 0, 0);
+    else if (ring->under_valgrind)
+        rc = wait_by_poll(ring, timeout_ns);
+    else
+        rc = enter(&ring->uring, 1, timeout_ns);
     reap(ring);
     return rc;
 }

@@ -2,6 +2,7 @@
  * descriptor. */
 #include "atomic.h"
 #include "check.h"
+#include "fork.h"
 #include "io.h"
 #include "lock.h"
 
@@ -26,6 +27,14 @@ static struct duet__lock lock; /* guards opening and closing */
 static _Atomic(struct duet_signals *) catchers[_NSIG];
 /* How many handlers are inside: a catcher is freed when there is none. */
 static _Atomic uint32_t inside;
+
+/* The parent's other threads, in a handler perhaps, are not the child's. */
+static void reset(void)
+{
+    duet__store_relaxed(&lock.word, 0);
+    duet__store_relaxed(&inside, 0);
+}
+DUET__IN_CHILD(reset)
 
 static uint64_t bit(int signo)
 {
@@ -131,7 +140,7 @@ static int take_lowest(struct duet_signals *s)
 int duet_signals_wait(duet_signals *s, duet_deadline by)
 {
     uint64_t count;
-    int signo, rc = 0;
+    int signo, rc = 0, errno_before = errno;
     if (!s)
         return duet__bad_argument(__func__, "s is NULL");
     if (duet__wait_is_cancelled(duet__here()))
@@ -141,6 +150,8 @@ int duet_signals_wait(duet_signals *s, duet_deadline by)
         if (rc >= 0 && read(s->event_fd, &count, sizeof count) < 0 && errno != EAGAIN)
             rc = -errno;
     }
+    errno = errno_before;
+    duet__wait_unparked(duet__here());
     return rc < 0 ? rc : signo;
 }
 

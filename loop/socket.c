@@ -25,16 +25,19 @@ static void prepare_accept(struct io_uring_sqe *sqe, const void *arg)
     io_uring_prep_accept(sqe, peer->fd, peer->addr, peer->ret_len, SOCK_CLOEXEC);
 }
 
+/* What waited may have gone to another who accepts: so the socket is set not to block. */
 static int accept_on_thread(const struct peer *peer, duet_deadline by)
 {
-    int fd;
+    int fd, errno_before = errno, flags = fcntl(peer->fd, F_GETFL);
+    if (flags >= 0 && !(flags & O_NONBLOCK))
+        fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK);
     do {
         int rc = duet__io_block(peer->fd, POLLIN, by, NULL);
         if (rc < 0)
             return rc;
         fd = accept4(peer->fd, peer->addr, peer->ret_len, SOCK_CLOEXEC);
     } while (fd < 0 && (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED));
-    return fd < 0 ? -errno : fd;
+    return (int)duet__io_plain(fd, errno_before);
 }
 
 int duet_accept(int fd, struct sockaddr *addr, socklen_t *len, duet_deadline by)
@@ -66,25 +69,39 @@ static int outcome(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 ? -errno : -error;
 }
 
-static int connect_in_background(const struct peer *peer, duet_deadline by)
+/* Once: 0, -EINPROGRESS, -EAGAIN (a local peer whose backlog is full), or another error. */
+static int connect_now(const struct peer *peer)
 {
-    if (connect(peer->fd, peer->to, peer->len) == 0)
-        return 0;
-    if (errno != EINPROGRESS && errno != EINTR)
-        return -errno;
-    int rc = duet__io_block(peer->fd, POLLOUT, by, NULL);
-    return rc < 0 ? rc : outcome(peer->fd);
+    int errno_before = errno;
+    return (int)duet__io_plain(connect(peer->fd, peer->to, peer->len), errno_before);
 }
 
 static int connect_on_thread(const struct peer *peer, duet_deadline by)
 {
     int rc = duet__io_block(-1, 0, by, NULL), flags = fcntl(peer->fd, F_GETFL);
-    if (rc < 0)
-        return rc;
-    if (flags < 0 || fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK) < 0)
-        return -errno;
-    rc = connect_in_background(peer, by);
+    if (rc < 0 || flags < 0)
+        return rc < 0 ? rc : -EBADF;
+    fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK);
+    while ((rc = connect_now(peer)) == -EAGAIN && (rc = duet__io_pause(by)) == 0)
+        ;
+    if (rc == -EINPROGRESS || rc == -EINTR) {
+        rc = duet__io_block(peer->fd, POLLOUT, by, NULL);
+        rc = rc < 0 ? rc : outcome(peer->fd);
+    }
     fcntl(peer->fd, F_SETFL, flags);
+    return rc;
+}
+
+static int connect_on_ring(struct duet__task *task, const struct peer *peer, duet_deadline by)
+{
+    int rc;
+    while ((rc = duet__io_run(task, peer->fd, prepare_connect, peer, by)) == -EAGAIN &&
+           (rc = duet__io_pause(by)) == 0)
+        ;
+    if (rc == -EINPROGRESS || rc == -EALREADY) { /* the caller has set it to O_NONBLOCK */
+        rc = duet_poll(peer->fd, POLLOUT, by);
+        rc = rc < 0 ? rc : outcome(peer->fd);
+    }
     return rc;
 }
 
@@ -94,14 +111,7 @@ int duet_connect(int fd, const struct sockaddr *addr, socklen_t len, duet_deadli
     const struct peer peer = {.fd = fd, .to = addr, .len = len};
     if (!addr)
         return duet__bad_argument(__func__, "addr is NULL");
-    if (!task)
-        return duet__told(connect_on_thread(&peer, by));
-    int rc = duet__io_run(task, fd, prepare_connect, &peer, by);
-    if (rc == -EINPROGRESS || rc == -EAGAIN) { /* set to O_NONBLOCK by the caller */
-        rc = duet_poll(fd, POLLOUT, by);
-        rc = rc < 0 ? rc : outcome(fd);
-    }
-    return duet__told(rc);
+    return duet__told(task ? connect_on_ring(task, &peer, by) : connect_on_thread(&peer, by));
 }
 
 /* ---- Datagrams, and streams without buffers ---- */
@@ -125,15 +135,18 @@ static void prepare_sendmsg(struct io_uring_sqe *sqe, const void *arg)
 
 static ssize_t message_on_thread(struct message *m, bool sends, duet_deadline by)
 {
+    int errno_before = errno, polled = 0;
     ssize_t n;
     do {
-        int rc = duet__io_block(m->fd, sends ? POLLOUT : POLLIN, by, NULL);
+        int rc = polled++ > 1 ? duet__io_pause(by) : 0; /* it only looks ready */
+        if (rc == 0)
+            rc = duet__io_block(m->fd, sends ? POLLOUT : POLLIN, by, NULL);
         if (rc < 0)
             return rc;
         n = sends ? sendmsg(m->fd, &m->header, m->flags | MSG_DONTWAIT)
                   : recvmsg(m->fd, &m->header, m->flags | MSG_DONTWAIT);
     } while (n < 0 && (errno == EINTR || errno == EAGAIN));
-    return duet__io_plain(n, errno);
+    return duet__io_plain(n, errno_before);
 }
 
 ssize_t duet_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *addr, socklen_t *len,
@@ -141,7 +154,7 @@ ssize_t duet_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *a
 {
     struct duet__task *task = duet__task_here();
     struct iovec part = {buf, n};
-    struct message m = {fd, flags, {.msg_iov = &part, .msg_iovlen = 1}};
+    struct message m = {fd, flags & ~MSG_DONTWAIT, {.msg_iov = &part, .msg_iovlen = 1}};
     if ((!buf && n > 0) || !addr != !len)
         return duet__bad_argument(__func__, "buf is NULL, or only one of addr and len is");
     m.header.msg_name = addr;
@@ -158,7 +171,8 @@ ssize_t duet_sendto(int fd, const void *buf, size_t n, int flags, const struct s
 {
     struct duet__task *task = duet__task_here();
     struct iovec part = {(void *)buf, n};
-    struct message m = {fd, flags | MSG_NOSIGNAL, {.msg_iov = &part, .msg_iovlen = 1}};
+    struct message m = {
+        fd, (flags & ~MSG_DONTWAIT) | MSG_NOSIGNAL, {.msg_iov = &part, .msg_iovlen = 1}};
     if (!buf && n > 0)
         return duet__bad_argument(__func__, "buf is NULL");
     m.header.msg_name = (void *)addr;
@@ -190,21 +204,13 @@ int duet_poll(int fd, unsigned events, duet_deadline by)
 
 /* ---- Closing ---- */
 
-static void prepare_close(struct io_uring_sqe *sqe, const void *arg)
-{
-    io_uring_prep_close(sqe, *(const int *)arg);
-}
-
 int duet_close(int fd)
 {
     struct duet__task *task = duet__task_here();
     if (fd < 0)
         return -EBADF;
-    if (!task)
-        return close(fd) < 0 && errno != EINTR ? -errno : 0; /* Linux has closed it */
-    duet__io_end_all(task, fd);
-    duet_shield_begin();
-    int rc = duet__io_run(task, -1, prepare_close, &fd, DUET_NEVER);
-    duet_shield_end();
-    return rc;
+    if (task)
+        return duet__io_close(task, fd);
+    int errno_before = errno, rc = (int)duet__io_plain(close(fd), errno_before);
+    return rc == -EINTR ? 0 : rc; /* Linux has closed it */
 }

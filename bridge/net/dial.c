@@ -3,8 +3,8 @@
  * RFC 8305. */
 #include "address.h"
 #include "check.h"
+#include "io.h"
 #include "park.h"
-#include "task.h"
 
 #include <duet/duet.h>
 #include <duet/io.h>
@@ -21,23 +21,28 @@ enum {
 
 /* One dialling; on the stack of who dials. */
 struct dialling {
-    duet_group attempts;
     duet_deadline by;
-    duet_chan *outcomes; /* of each attempt: a descriptor, or an error; room for all */
+    duet_chan *outcomes; /* one of each attempt: a descriptor, or an error; there is room for all */
+    struct attempt *attempts;
+    size_t begun;
 };
 
-/* Owned by its coroutine; room for the address. */
+/* One address. */
 struct attempt {
     struct dialling *dialling;
     const struct sockaddr *address;
     socklen_t len;
+    int outcome; /* sent when the attempt has ended, or could not begin */
+    duet_future *work;
 };
 
 static int connect_to(const struct sockaddr *address, socklen_t len, duet_deadline by)
 {
-    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int errno_before = errno;
+    int fd = (int)duet__io_plain(socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                                 errno_before);
     if (fd < 0)
-        return -errno;
+        return fd;
     int rc = duet_connect(fd, address, len, by);
     if (rc < 0)
         close(fd);
@@ -46,61 +51,53 @@ static int connect_to(const struct sockaddr *address, socklen_t len, duet_deadli
 
 static duet_result attempt_main(void *arg)
 {
-    const struct attempt *attempt = arg;
-    int fd = connect_to(attempt->address, attempt->len, attempt->dialling->by);
-    duet_shield_begin(); /* a connection that was made is not lost */
-    duet_chan_send(attempt->dialling->outcomes, &fd, DUET_NEVER); /* there is room */
-    duet_shield_end();
+    struct attempt *attempt = arg;
+    attempt->outcome = connect_to(attempt->address, attempt->len, attempt->dialling->by);
     return duet_ok();
 }
 
-/* By then, or when one has ended: its descriptor or error. -ETIME: none has yet. */
-static int await_outcome(struct dialling *d, duet_deadline by)
+static void attempt_ended(void *arg)
 {
-    int fd, rc = duet_chan_recv(d->outcomes, &fd, by);
-    return rc < 0 ? rc : fd;
+    struct attempt *attempt = arg;
+    duet_chan_send(attempt->dialling->outcomes, &attempt->outcome, DUET_NOW);
 }
 
-static int start(struct dialling *d, struct attempt *attempt, const struct sockaddr *address,
-                 socklen_t len)
+static void start(struct dialling *d, const struct addrinfo *address)
 {
-    const duet_opts opts = {.name = "dial"};
-    *attempt = (struct attempt){d, address, len};
-    return duet_group_spawn(&d->attempts, NULL, attempt_main, attempt, &opts);
+    const duet_opts opts = {.name = "dial", .drop = attempt_ended};
+    struct attempt *attempt = &d->attempts[d->begun++];
+    *attempt = (struct attempt){
+        .dialling = d, .address = address->ai_addr, .len = address->ai_addrlen, .outcome = -EAGAIN};
+    attempt->work = duet_spawn_with(attempt_main, attempt, &opts);
 }
 
-/* The first that answers, or the last error. */
-static int race(struct dialling *d, struct attempt *attempts, const struct addrinfo *next, size_t n)
+/* Of n addresses: the first that answers, or the last error. */
+static int race(struct dialling *d, const struct addrinfo *next, size_t n)
 {
-    size_t begun = 0, ended = 0;
-    int last = -ENOENT;
-    while (ended < n) {
-        if (begun < n) {
-            int rc = start(d, &attempts[begun], next->ai_addr, next->ai_addrlen);
-            if (rc < 0)
-                return rc;
-            begun++;
+    int outcome = -ENOENT;
+    for (size_t ended = 0; ended < n;) {
+        if (d->begun < n) {
+            start(d, next);
             next = next->ai_next;
         }
-        duet_deadline soon = begun < n ? duet_ms(NEXT_AFTER_MS) : d->by;
-        int fd = await_outcome(d, soon.ns < d->by.ns ? soon : d->by);
-        if (fd >= 0 || fd == -ECANCELED)
-            return fd;
-        if (fd == -ETIME && duet_now_ns() >= d->by.ns)
-            return fd;
-        if (fd != -ETIME) {
-            ended++;
-            last = fd;
-        }
+        duet_deadline soon = d->begun < n ? duet_ms(NEXT_AFTER_MS) : d->by;
+        bool is_last = soon.ns >= d->by.ns;
+        int rc = duet_chan_recv(d->outcomes, &outcome, is_last ? d->by : soon);
+        if (rc < 0 && (rc != -ETIME || is_last))
+            return rc;
+        if (rc == 0 && outcome >= 0)
+            return outcome;
+        ended += rc == 0;
     }
-    return last;
+    return outcome;
 }
 
 static void close_the_rest(struct dialling *d)
 {
     int fd;
     duet_shield_begin();
-    duet_group_close(&d->attempts); /* cancels, waits */
+    for (size_t i = 0; i < d->begun; i++)
+        duet_future_close(d->attempts[i].work, NULL); /* cancels, waits */
     while (duet_chan_recv(d->outcomes, &fd, DUET_NOW) == 0)
         if (fd >= 0)
             close(fd);
@@ -109,20 +106,20 @@ static void close_the_rest(struct dialling *d)
 
 static int dial_any(const struct addrinfo *addresses, duet_deadline by)
 {
-    struct dialling d = {.attempts = DUET_GROUP_INIT, .by = by};
+    struct dialling d = {.by = by};
     size_t n = 0;
     for (const struct addrinfo *a = addresses; a; a = a->ai_next)
         n++;
-    struct attempt *attempts = calloc(n, sizeof *attempts);
-    if (!attempts)
+    d.attempts = calloc(n, sizeof *d.attempts);
+    if (!d.attempts)
         return -ENOMEM;
     int fd = duet_chan_open(&d.outcomes, sizeof(int), n);
     if (fd == 0) {
-        fd = race(&d, attempts, addresses, n);
+        fd = race(&d, addresses, n);
         close_the_rest(&d);
         duet_chan_unref(d.outcomes);
     }
-    free(attempts);
+    free(d.attempts);
     return fd;
 }
 

@@ -31,7 +31,7 @@ static int error_of(int rc, int saved_errno)
     case EAI_MEMORY:
         return -ENOMEM;
     case EAI_SYSTEM:
-        return -saved_errno;
+        return saved_errno ? -saved_errno : -EIO;
     default:
         duet__log(DUET_ERROR, "duet_resolve: %s", gai_strerror(rc));
         return -EIO;
@@ -41,8 +41,10 @@ static int error_of(int rc, int saved_errno)
 static int look_up_now(const char *host, const char *port, int flags, struct addrinfo **ret)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags};
-    int rc = getaddrinfo(host, port, &hints, ret);
-    return rc == 0 ? 0 : error_of(rc, errno);
+    int errno_before = errno, rc = getaddrinfo(host, port, &hints, ret);
+    rc = rc == 0 ? 0 : error_of(rc, errno);
+    errno = errno_before;
+    return rc;
 }
 
 static void drop_addresses(void *addresses)
@@ -81,7 +83,7 @@ static int await(duet_future *f, duet_deadline by, struct addrinfo **ret)
         rc = duet_future_take(f, &r);
         *ret = rc == 0 ? duet_as_ptr(r) : NULL;
     } else if (rc == 0) {
-        rc = r.err;
+        rc = r.err == -ECANCELED ? -ESHUTDOWN : r.err; /* by duet_shutdown(): not who waits */
     } else {
         duet_future_cancel(f); /* if it has not begun, it never will */
     }
@@ -91,7 +93,8 @@ static int await(duet_future *f, duet_deadline by, struct addrinfo **ret)
 
 int duet_resolve(const char *host, const char *port, struct addrinfo **ret, duet_deadline by)
 {
-    const duet_opts opts = {.name = "look-up", .drop = free, .drop_result = drop_addresses};
+    const duet_opts opts = {
+        .name = "look-up", .drop = free, .drop_result = drop_addresses, .flags = DUET_REFUSE};
     if (!ret || (!host && !port))
         return duet__bad_argument(__func__, ret ? "host and port are both NULL" : "ret is NULL");
     int rc = duet__wait_begin(duet__here(), DUET_NEVER, duet__here()->shields > 0);

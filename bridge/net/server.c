@@ -10,10 +10,9 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -23,17 +22,21 @@ enum {
     SHORT_OF_MS = 100, /* how long to wait for what the system is short of */
 };
 
-/* Owned by whoever opened it; all but `shut` belongs to its loop's thread. */
+/* Owned by whoever opened it; all but what shutting needs belongs to its loop's thread. */
 struct duet_server {
-    int fd;
+    int fd; /* constant */
     duet_loop *loop; /* where it was opened; only compared */
     duet_server_config config;
-    char *path; /* of a socket in the file system: unlinked at the end; NULL */
+    char *path; /* of a socket in the file system: unlinked at the end, if it is still ours; NULL */
+    dev_t device;
+    ino_t inode;
+    struct duet__lock shutting; /* held by who shuts: it is not freed meanwhile */
     _Atomic bool shut; /* by any thread; the listening socket is shut down after it */
     bool told_short; /* the log has said that descriptors are missing, and none has come since */
     duet_server_stats stats;
-    duet_event room; /* set while there are fewer than connections_max, and at each end */
-    duet_group connections;
+    duet_event room; /* set at the end of a connection, and when it is shut */
+    duet_event none; /* set while there is no connection */
+    struct duet__list connections;
     unsigned serving; /* calls of duet_server_serve() */
     duet_event served; /* set when there is none any more */
 };
@@ -41,7 +44,9 @@ struct duet_server {
 /* Owned by its coroutine. */
 struct connection {
     duet_server *server;
-    int fd;
+    struct duet__list link; /* among the server's */
+    duet_future *work; /* NULL: it is being started */
+    int fd; /* -1: its stream has it */
 };
 
 /* ---- Opening ---- */
@@ -68,6 +73,9 @@ static int address_of(const duet_server_config *config, struct sockaddr_storage 
 /* A socket that a server has left in the file system, and that nobody listens to. */
 static void remove_if_stale(const char *path, const struct sockaddr_storage *address, socklen_t len)
 {
+    struct stat found;
+    if (lstat(path, &found) < 0 || !S_ISSOCK(found.st_mode))
+        return;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return;
@@ -87,6 +95,19 @@ static int set_options(int fd, const struct sockaddr_storage *address, bool reus
     return reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0 ? -errno : 0;
 }
 
+static int remember_path(duet_server *s, const char *path)
+{
+    struct stat bound;
+    s->path = strdup(path);
+    if (!s->path || lstat(path, &bound) < 0) {
+        unlink(path);
+        return -ENOMEM;
+    }
+    s->device = bound.st_dev;
+    s->inode = bound.st_ino;
+    return 0;
+}
+
 static int listen_at(duet_server *s, const struct sockaddr_storage *address, socklen_t len,
                      const char *path)
 {
@@ -100,19 +121,25 @@ static int listen_at(duet_server *s, const struct sockaddr_storage *address, soc
         remove_if_stale(path, address, len);
     if (bind(s->fd, (const struct sockaddr *)address, len) < 0)
         return -errno;
-    if (path && !(s->path = strdup(path))) {
-        unlink(path);
-        return -ENOMEM;
-    }
+    rc = path ? remember_path(s, path) : 0;
+    if (rc < 0)
+        return rc;
     return listen(s->fd, s->config.backlog) < 0 ? -errno : 0;
+}
+
+/* Another server may have taken its place meanwhile. */
+static void unlink_own(const duet_server *s)
+{
+    struct stat now;
+    if (s->path && lstat(s->path, &now) == 0 && now.st_dev == s->device && now.st_ino == s->inode)
+        unlink(s->path);
 }
 
 static void destroy(duet_server *s)
 {
+    unlink_own(s);
     if (s->fd >= 0)
         close(s->fd);
-    if (s->path)
-        unlink(s->path);
     free(s->path);
     free(s);
 }
@@ -160,7 +187,8 @@ int duet_server_open(duet_server **ret, const duet_server_config *config)
     s->config = *config;
     s->config.host = s->config.port = NULL; /* the caller's strings */
     use_defaults(&s->config);
-    duet_event_set(&s->room);
+    duet__list_init(&s->connections);
+    duet_event_set(&s->none);
     duet_event_set(&s->served);
     rc = listen_at(s, &address, len, path);
     if (rc < 0)
@@ -189,23 +217,26 @@ void duet_server_stats_get(const duet_server *s, duet_server_stats *ret)
 
 /* ---- A connection ---- */
 
-static void report_failure(const duet_stream *stream, int error)
+static void report_failure(const struct sockaddr_storage *peer, int error)
 {
     char text[128];
     const char *name = strerrorname_np(-error);
     duet__log(DUET_WARNING, "the handler of the connection from %s failed with %s (%s)",
-              stream->has_peer ? duet__address_text(&stream->peer, text, sizeof text) : "somebody",
-              name ? name : "an unknown error", duet_strerror(error));
+              duet__address_text(peer, text, sizeof text), name ? name : "an unknown error",
+              duet_strerror(error));
 }
 
 static void handle(duet_server *s, duet_stream *stream)
 {
+    const struct sockaddr_storage peer = stream->peer;
+    bool detached = false; /* then the handler may have closed it already */
+    stream->detached = &detached;
     duet_result r = s->config.handler(stream, s->config.arg);
     if (r.err < 0 && r.err != -ECANCELED) {
         s->stats.failed++;
-        report_failure(stream, r.err);
+        report_failure(&peer, r.err);
     }
-    if (!stream->detached)
+    if (!detached)
         duet_stream_close(stream, duet_ns(s->config.close_ns));
 }
 
@@ -214,11 +245,11 @@ static duet_result connection_main(void *arg)
     struct connection *connection = arg;
     duet_stream *stream;
     int rc = duet_stream_open(&stream, connection->fd, &connection->server->config.stream);
-    if (rc == 0) {
-        connection->fd = -1;
-        handle(connection->server, stream);
-    }
-    return duet_ok(); /* one that fails leaves the others alone */
+    if (rc < 0)
+        return duet_ok(); /* no memory: the connection ends */
+    connection->fd = -1;
+    handle(connection->server, stream);
+    return duet_ok();
 }
 
 /* After the coroutine, or instead of it. */
@@ -228,12 +259,15 @@ static void connection_ended(void *arg)
     duet_server *s = connection->server;
     if (connection->fd >= 0)
         close(connection->fd);
+    duet__list_remove(&connection->link);
+    duet_future_unref(connection->work);
     free(connection);
-    s->stats.connections--;
+    if (--s->stats.connections == 0)
+        duet_event_set(&s->none);
     duet_event_set(&s->room);
 }
 
-/* Of a descriptor that was accepted. */
+/* Of a descriptor that was accepted. One that cannot be started is closed; the others go on. */
 static void start_connection(duet_server *s, int fd)
 {
     const duet_opts opts = {.name = "connection", .drop = connection_ended};
@@ -242,10 +276,16 @@ static void start_connection(duet_server *s, int fd)
         close(fd);
         return;
     }
-    *connection = (struct connection){s, fd};
+    *connection = (struct connection){.server = s, .fd = fd};
+    duet__list_append(&s->connections, &connection->link);
     s->stats.accepted++;
     s->stats.connections++;
-    duet_group_spawn(&s->connections, NULL, connection_main, connection, &opts);
+    duet_event_clear(&s->none);
+    duet_future *f = duet_spawn_with(connection_main, connection, &opts);
+    if (duet_future_settled(f)) /* refused: it has been dropped */
+        duet_future_unref(f);
+    else
+        connection->work = f;
 }
 
 /* ---- Serving ---- */
@@ -260,6 +300,24 @@ static bool is_shut(duet_server *s)
 static bool is_short_of(int error)
 {
     return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
+
+/* accept(2): errors of a connection that has gone before it was accepted. */
+static bool is_of_one_connection(int error)
+{
+    switch (-error) {
+    case ENETDOWN:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EPERM:
+        return true;
+    default:
+        return false;
+    }
 }
 
 static int wait_for_what_is_missing(duet_server *s, int error, duet_deadline by)
@@ -300,7 +358,7 @@ static int accept_one(duet_server *s, duet_deadline by)
     if (is_short_of(fd))
         return wait_for_what_is_missing(s, fd, by);
     if (fd < 0)
-        return is_shut(s) ? 0 : fd;
+        return is_shut(s) || is_of_one_connection(fd) ? 0 : fd;
     s->told_short = false;
     start_connection(s, fd);
     return 0;
@@ -330,9 +388,42 @@ void duet_server_shut(duet_server *s)
         duet__bad_argument(__func__, "s is NULL");
         return;
     }
+    duet__lock(&s->shutting);
     duet__store_release(&s->shut, true);
     shutdown(s->fd, SHUT_RDWR); /* ends an accept that waits */
-    duet_event_set(&s->room); /* and one that waits for room */
+    duet_event_set(&s->room); /* and who waits for room */
+    duet__unlock(&s->shutting);
+}
+
+static bool is_own_handler(const duet_server *s)
+{
+    duet__list_for_each(link, &s->connections)
+    {
+        const duet_future *work = duet__container(link, struct connection, link)->work;
+        if (work && duet__runs_here(work))
+            return true;
+    }
+    return false;
+}
+
+static void cancel_connections(duet_server *s)
+{
+    struct duet__list *link = s->connections.next, *next;
+    for (; link != &s->connections; link = next) {
+        next = link->next; /* one that has not begun ends here and now */
+        duet_future_cancel(duet__container(link, struct connection, link)->work);
+    }
+}
+
+/* 0, or why they had to be cancelled. */
+static int await_connections(duet_server *s, duet_deadline by)
+{
+    int rc = 0;
+    while (s->serving > 0 && rc == 0) /* it may have just accepted one */
+        rc = duet_event_wait(&s->served, by);
+    if (rc == 0 && s->stats.connections > 0)
+        rc = duet_event_wait(&s->none, by);
+    return rc;
 }
 
 int duet_server_close(duet_server *s, duet_deadline by)
@@ -341,15 +432,22 @@ int duet_server_close(duet_server *s, duet_deadline by)
         return duet__bad_argument(__func__, "s is NULL");
     duet__check(duet__task_here() && s->loop == duet_loop_self(),
                 "a server is closed in a coroutine of the loop that opened it");
+    if (is_own_handler(s))
+        return -EDEADLK;
     duet_server_shut(s);
-    int rc = duet_group_wait(&s->connections, by, NULL);
-    if (rc == -EDEADLK)
-        return rc;
+    int rc = await_connections(s, by);
     duet_shield_begin();
     while (s->serving > 0)
         duet_event_wait(&s->served, DUET_NEVER);
-    duet_group_close(&s->connections); /* cancels, waits */
+    if (s->stats.connections > 0) {
+        rc = rc == -ECANCELED ? rc : -ETIME; /* also if a handler waits for us: -EDEADLK */
+        cancel_connections(s);
+    }
+    while (s->stats.connections > 0)
+        duet_event_wait(&s->none, DUET_NEVER);
     duet_shield_end();
+    duet__lock(&s->shutting); /* whoever shuts it has finished */
+    duet__unlock(&s->shutting);
     destroy(s);
     return rc;
 }

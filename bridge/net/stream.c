@@ -4,8 +4,9 @@
 #include "stream.h"
 #include "bytes.h"
 #include "check.h"
+#include "io.h"
+#include "loop_impl.h"
 #include "park.h"
-#include "task.h"
 
 #include <duet/io.h>
 #include <errno.h>
@@ -37,11 +38,16 @@ static void send_undelayed(const duet_stream *s)
         setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-static bool is_socket(int fd)
+/* 1, 0, or -EBADF. */
+static int is_socket(int fd)
 {
-    int type;
+    int type, errno_before = errno;
     socklen_t len = sizeof type;
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0;
+    int rc = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 ? 1
+             : errno == EBADF                                      ? -EBADF
+                                                                   : 0;
+    errno = errno_before;
+    return rc;
 }
 
 int duet_stream_open(duet_stream **ret, int fd, const duet_stream_config *config)
@@ -52,8 +58,9 @@ int duet_stream_open(duet_stream **ret, int fd, const duet_stream_config *config
         return duet__bad_argument(__func__, "ret is NULL");
     if (!duet__reserved_unused(given.reserved, sizeof given.reserved / sizeof(uintptr_t)))
         return duet__bad_argument(__func__, "config.reserved is not zero: was it initialised?");
-    if (fd < 0)
-        return -EBADF;
+    int socket = is_socket(fd);
+    if (socket < 0)
+        return socket;
     duet_stream *s = calloc(1, sizeof *s);
     if (!s)
         return -ENOMEM;
@@ -64,7 +71,7 @@ int duet_stream_open(duet_stream **ret, int fd, const duet_stream_config *config
         s->config.read_limit = LIMIT_DEFAULT;
     if (s->config.write_high == 0)
         s->config.write_high = HIGH_DEFAULT;
-    s->is_socket = is_socket(fd);
+    s->is_socket = socket;
     s->drained = true;
     if (s->is_socket) {
         take_peer(s);
@@ -91,6 +98,8 @@ static int enter(duet_stream *s, const char *function)
 
 static ssize_t leave(duet_stream *s, ssize_t rc)
 {
+    duet__wait_unparked(
+        duet__here()); /* a peer that is always ready keeps nobody else from running */
     if (--s->users == 0 && s->closing)
         duet_event_set(&s->unused);
     return rc;
@@ -112,19 +121,22 @@ static int enter_to_read(duet_stream *s, const char *function, const void *to)
 
 static ssize_t leave_reading(duet_stream *s, ssize_t rc)
 {
+    rc = leave(s, rc);
     s->reading = false;
-    return leave(s, rc);
+    return rc;
 }
 
 /* What there is, without waiting: -EAGAIN. */
 static ssize_t take(duet_stream *s, void *to, size_t n)
 {
+    int errno_before = errno;
     ssize_t got;
     do
         got = recv(s->fd, to, n, MSG_DONTWAIT);
     while (got < 0 && errno == EINTR);
+    got = duet__io_plain(got, errno_before);
     if (got < 0)
-        return -errno;
+        return got;
     s->drained = (size_t)got < n;
     s->at_end = got == 0;
     return got;
@@ -199,6 +211,7 @@ ssize_t duet_stream_read(duet_stream *s, void *buf, size_t n, duet_deadline by)
         return leave_reading(s, duet__told(-ECANCELED));
     if (n == 0 || duet__bytes_count(&s->in) > 0)
         return leave_reading(s, (ssize_t)move_out(s, buf, n));
+    duet__bytes_free(&s->in);
     return leave_reading(s, s->at_end ? 0 : read_some(s, buf, n, by));
 }
 
@@ -311,6 +324,7 @@ static duet_result send_all(void *arg)
 {
     duet_stream *s = arg;
     int rc = 0;
+    s->sender_began = true;
     while (rc == 0 && duet__bytes_count(&s->out) > 0) {
         struct duet__bytes piece = s->out;
         s->out = (struct duet__bytes){0};
@@ -328,8 +342,8 @@ static duet_result send_all(void *arg)
 static void sender_ended(void *arg)
 {
     duet_stream *s = arg;
-    if (duet__bytes_count(&s->out) > 0)
-        fail(s, -ECANCELED);
+    if (duet__bytes_count(&s->out) > 0) /* no memory for it, or no room; or the loop stops */
+        fail(s, s->sender_began || s->loop->stopping ? -ECANCELED : -EAGAIN);
     duet_future *f = s->sender;
     s->sender = NULL;
     duet_future_unref(f);
@@ -338,6 +352,7 @@ static void sender_ended(void *arg)
 static void start_sender(duet_stream *s)
 {
     const duet_opts opts = {.name = "sender", .drop = sender_ended};
+    s->sender_began = false;
     duet_future *f = duet_spawn_with(send_all, s, &opts);
     if (duet_future_settled(f)) { /* the loop has no room for it, or stops */
         s->write_error = duet_future_result(f).err;
@@ -350,15 +365,15 @@ static void start_sender(duet_stream *s)
 /* What the kernel takes at once. */
 static ssize_t send_now(duet_stream *s, const void *buf, size_t n)
 {
+    int errno_before = errno;
     ssize_t sent;
     if (!s->is_socket || s->sender)
         return 0;
     do
         sent = send(s->fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    if (sent < 0)
-        return errno == EAGAIN ? 0 : -errno;
-    return sent;
+    sent = duet__io_plain(sent, errno_before);
+    return sent == -EAGAIN ? 0 : sent;
 }
 
 static int accept_bytes(duet_stream *s, const char *buf, size_t n)
@@ -420,7 +435,10 @@ static int drain(duet_stream *s, duet_deadline by)
 int duet_stream_drain(duet_stream *s, duet_deadline by)
 {
     int rc = enter(s, __func__);
-    return rc < 0 ? rc : (int)leave(s, drain(s, by));
+    if (rc < 0)
+        return rc;
+    rc = drain(s, by);
+    return (int)leave(s, s->closing ? -EBADF : rc);
 }
 
 int duet_stream_finish(duet_stream *s, duet_deadline by)
@@ -430,8 +448,10 @@ int duet_stream_finish(duet_stream *s, duet_deadline by)
         return rc;
     s->finished = true;
     rc = drain(s, by);
-    if (rc == 0 && s->is_socket && shutdown(s->fd, SHUT_WR) < 0)
-        rc = -errno;
+    if (s->closing)
+        rc = -EBADF;
+    else if (rc == 0 && s->is_socket)
+        rc = (int)duet__io_plain(shutdown(s->fd, SHUT_WR), errno);
     return (int)leave(s, rc);
 }
 
@@ -460,8 +480,10 @@ void duet_stream_detach(duet_stream *s)
 {
     if (!s)
         duet__bad_argument(__func__, "s is NULL");
-    else
-        s->detached = true;
+    else if (s->detached) {
+        *s->detached = true;
+        s->detached = NULL;
+    }
 }
 
 /* Everybody who is inside returns, and then nobody is. */
@@ -483,9 +505,9 @@ int duet_stream_close(duet_stream *s, duet_deadline by)
         return 0;
     duet__check(duet__task_here() && s->loop == duet_loop_self(),
                 "a stream is closed in a coroutine of the loop that opened it");
+    duet__check(!s->parting, "a stream is closed once");
     int rc = enter(s, __func__);
-    duet__check(rc == 0, "a stream is closed once");
-    s->finished = true;
+    s->parting = s->finished = true;
     rc = drain(s, by);
     leave(s, 0);
     duet_shield_begin();

@@ -15,8 +15,9 @@ struct duet_stream {
     duet_loop *loop; /* where it was opened; only compared */
     duet_stream_config config;
     bool is_socket;
-    bool detached; /* from the server that made it */
-    bool closing;
+    bool *detached; /* of the server that made it: set when it is the handler's; NULL */
+    bool parting; /* somebody closes it: drains, and then … */
+    bool closing; /* … sends everybody home */
 
     bool reading; /* somebody is in one of the reads */
     bool at_end; /* the peer has said all */
@@ -30,6 +31,7 @@ struct duet_stream {
     struct duet__bytes out; /* accepted, not in anybody's hands yet */
     size_t sending; /* bytes in the hands of the sender */
     duet_future *sender; /* a coroutine while there is something unsent; NULL */
+    bool sender_began;
     duet_event room; /* set while no more than write_high is unsent */
 
     unsigned users; /* calls that wait in here */

@@ -11,9 +11,8 @@
  * job a cancellation is heard of before and after a wait, and during it with DUET_INTERRUPT.
  *
  * BUFFERS, addresses and paths are the caller's again when the call returns, whatever it returns.
- * So an operation that the kernel cannot interrupt, on a file say, returns late: deadlines are for
- * what waits for somebody else (sockets, pipes, terminals, processes). On a thread, what concerns
- * files heeds none. */
+ * Deadlines are for what waits for somebody else: sockets, pipes, terminals, processes. What
+ * concerns files alone (positions, names, fsync) heeds none: it ends by itself. */
 #pragma once
 #include <duet/base.h>
 #include <sys/socket.h>
@@ -28,7 +27,7 @@ extern "C" {
 /* [any, waits] At most n bytes, as soon as there are any; 0 is the end. */
 DUET_API ssize_t duet_read(int fd, void *buf, size_t n, duet_deadline by);
 /* [any, waits] All n bytes. Fewer if an error, the deadline or a cancellation came after some: the
- * next call tells which. A peer that is gone is -EPIPE, never a signal (for sockets). */
+ * next call tells which. A peer that is gone is -EPIPE; of a pipe, also SIGPIPE, as ever. */
 DUET_API ssize_t duet_write(int fd, const void *buf, size_t n, duet_deadline by);
 /* [any, waits] At a place of the file; at most n bytes; 0 is the end. */
 DUET_API ssize_t duet_pread(int fd, void *buf, size_t n, off_t at, duet_deadline by);

@@ -121,8 +121,8 @@ struct addrinfo;
 /* [any, waits] Names to stream addresses, by getaddrinfo(3), on a small pool of its own: it ends
  * on time, though that cannot be interrupted, and a look-up that was left behind keeps nobody
  * waiting. host NULL: loopback. 0: *ret is the caller's, to free with freeaddrinfo(3). -ENOENT: no
- * such host or service; -EAGAIN: the name server does not answer; -EIO: another failure, said in
- * the log. */
+ * such host or service; -EAGAIN: the name server does not answer, or too many look-ups hang; -EIO:
+ * another failure, said in the log. */
 DUET_API int duet_resolve(const char *host, const char *port, struct addrinfo **ret,
                           duet_deadline by);
 
