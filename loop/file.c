@@ -53,6 +53,18 @@ static void prepare_send(struct io_uring_sqe *sqe, const void *arg)
     io_uring_prep_send(sqe, t->fd, t->from, piece(t->n), MSG_NOSIGNAL);
 }
 
+static void prepare_recv(struct io_uring_sqe *sqe, const void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_recv(sqe, t->fd, t->to, piece(t->n), 0);
+}
+
+ssize_t duet__io_recv(struct duet__task *task, int fd, void *buf, size_t n, duet_deadline by)
+{
+    const struct transfer t = {.fd = fd, .to = buf, .n = n};
+    return duet__io_run_when_ready(task, fd, POLLIN, prepare_recv, &t, by);
+}
+
 /* On a thread, of what is no file: as much as there is, or -EAGAIN; for what was ready may have
  * gone to another reader. */
 static ssize_t read_now(const struct transfer *t)

@@ -33,6 +33,8 @@ int duet__io_run_when_ready(struct duet__task *task, int fd, short events,
 /* By a thread or job: until one of the events has come: 0 and *ret_events (may be NULL), or as
  * every wait. fd < 0: only the checks with which a wait begins. */
 int duet__io_block(int fd, short events, duet_deadline by, short *ret_events);
+/* By a coroutine, of a socket: what there is, as soon as there is some; 0 is the end. */
+ssize_t duet__io_recv(struct duet__task *task, int fd, void *buf, size_t n, duet_deadline by);
 /* By a coroutine: ends what its loop has in flight on fd, and closes it. */
 int duet__io_close(struct duet__task *task, int fd);
 /* By whoever finds again and again that what is ready is not: a moment. 0, or as every wait. */

@@ -202,6 +202,19 @@ static size_t move_out(duet_stream *s, void *to, size_t n)
     return moved;
 }
 
+/* Into the caller's memory, which is there anyway: by one operation on the ring. */
+static ssize_t read_into(duet_stream *s, void *to, size_t n, duet_deadline by)
+{
+    struct duet__task *task = duet__task_here();
+    if (!s->is_socket || !task)
+        return read_some(s, to, n, by);
+    ssize_t got = duet__told_io(duet__io_recv(task, s->fd, to, n, by));
+    s->at_end = got == 0;
+    if (got > 0)
+        s->drained = (size_t)got < n;
+    return got;
+}
+
 ssize_t duet_stream_read(duet_stream *s, void *buf, size_t n, duet_deadline by)
 {
     int rc = enter_to_read(s, __func__, buf);
@@ -212,7 +225,7 @@ ssize_t duet_stream_read(duet_stream *s, void *buf, size_t n, duet_deadline by)
     if (n == 0 || duet__bytes_count(&s->in) > 0)
         return leave_reading(s, (ssize_t)move_out(s, buf, n));
     duet__bytes_free(&s->in);
-    return leave_reading(s, s->at_end ? 0 : read_some(s, buf, n, by));
+    return leave_reading(s, s->at_end ? 0 : read_into(s, buf, n, by));
 }
 
 ssize_t duet_stream_read_exactly(duet_stream *s, void *buf, size_t n, duet_deadline by)
