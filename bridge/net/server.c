@@ -19,6 +19,7 @@ enum {
     CONNECTIONS_DEFAULT = 10000,
     BACKLOG_DEFAULT = 1024,
     CLOSE_DEFAULT_S = 5,
+    TELL_AGAIN_S = 60, /* that something is missing, since the last time it was */
     SHORT_OF_MS = 100, /* how long to wait for what the system is short of */
 };
 
@@ -32,7 +33,7 @@ struct duet_server {
     ino_t inode;
     struct duet__lock shutting; /* held by who shuts: it is not freed meanwhile */
     _Atomic bool shut; /* by any thread; the listening socket is shut down after it */
-    bool told_short; /* the log has said that descriptors are missing, and none has come since */
+    int64_t tell_ns; /* from when on the log says again that descriptors are missing */
     duet_server_stats stats;
     duet_event room; /* set at the end of a connection, and when it is shut */
     duet_event none; /* set while there is no connection */
@@ -198,21 +199,29 @@ int duet_server_open(duet_server **ret, const duet_server_config *config)
     return rc;
 }
 
+static void check_loop(const duet_server *s)
+{
+    duet__check(s->loop == duet_loop_self(), "a server is used on the loop that opened it");
+}
+
 int duet_server_address(const duet_server *s, struct sockaddr_storage *ret)
 {
     socklen_t len = sizeof *ret;
     if (!s || !ret)
         return duet__bad_argument(__func__, s ? "ret is NULL" : "s is NULL");
+    check_loop(s);
     memset(ret, 0, sizeof *ret);
     return getsockname(s->fd, (struct sockaddr *)ret, &len) < 0 ? -errno : 0;
 }
 
 void duet_server_stats_get(const duet_server *s, duet_server_stats *ret)
 {
-    if (!s || !ret)
+    if (!s || !ret) {
         duet__bad_argument(__func__, s ? "ret is NULL" : "s is NULL");
-    else
-        *ret = s->stats;
+        return;
+    }
+    check_loop(s);
+    *ret = s->stats;
 }
 
 /* ---- A connection ---- */
@@ -322,12 +331,12 @@ static bool is_of_one_connection(int error)
 
 static int wait_for_what_is_missing(duet_server *s, int error, duet_deadline by)
 {
-    if (!s->told_short)
+    if (duet_now_ns() >= s->tell_ns)
         duet__log(DUET_WARNING,
                   "a server cannot accept, and waits: %s (%u connections; raise RLIMIT_NOFILE, or "
                   "lower connections_max)",
                   duet_strerror(error), s->stats.connections);
-    s->told_short = true;
+    s->tell_ns = duet_sec(TELL_AGAIN_S).ns;
     duet_event_clear(&s->room);
     if (is_shut(s)) /* after the clear: shutting sets it */
         return 0;
@@ -359,7 +368,6 @@ static int accept_one(duet_server *s, duet_deadline by)
         return wait_for_what_is_missing(s, fd, by);
     if (fd < 0)
         return is_shut(s) || is_of_one_connection(fd) ? 0 : fd;
-    s->told_short = false;
     start_connection(s, fd);
     return 0;
 }

@@ -84,12 +84,17 @@ int duet_stream_open(duet_stream **ret, int fd, const duet_stream_config *config
 
 /* ---- Who is inside ---- */
 
+static void check_loop(const duet_stream *s)
+{
+    duet__check(s->loop == duet_loop_self(), "a stream is used on the loop that opened it");
+}
+
 /* 0, or why a call cannot be. */
 static int enter(duet_stream *s, const char *function)
 {
     if (!s)
         return duet__bad_argument(function, "s is NULL");
-    duet__check(s->loop == duet_loop_self(), "a stream is used on the loop that opened it");
+    check_loop(s);
     if (s->closing)
         return -EBADF;
     s->users++;
@@ -474,6 +479,7 @@ size_t duet_stream_unsent(const duet_stream *s)
         duet__bad_argument(__func__, "s is NULL");
         return 0;
     }
+    check_loop(s);
     return unsent(s);
 }
 
@@ -481,6 +487,7 @@ int duet_stream_peer(const duet_stream *s, struct sockaddr_storage *ret)
 {
     if (!s || !ret)
         return duet__bad_argument(__func__, s ? "ret is NULL" : "s is NULL");
+    check_loop(s);
     if (!s->has_peer)
         return -ENOTCONN;
     *ret = s->peer;
@@ -491,12 +498,14 @@ int duet_stream_peer(const duet_stream *s, struct sockaddr_storage *ret)
 
 void duet_stream_detach(duet_stream *s)
 {
-    if (!s)
+    if (!s) {
         duet__bad_argument(__func__, "s is NULL");
-    else if (s->detached) {
-        *s->detached = true;
-        s->detached = NULL;
+        return;
     }
+    check_loop(s);
+    if (s->detached)
+        *s->detached = true;
+    s->detached = NULL;
 }
 
 /* Everybody who is inside returns, and then nobody is. */

@@ -98,8 +98,8 @@ DUET_API int duet_server_open(duet_server **ret, const duet_server_config *confi
 /* [co] Where it listens. */
 DUET_API int duet_server_address(const duet_server *s, struct sockaddr_storage *ret);
 /* [co, waits] Accepts, until the deadline (-ETIME), until cancelled (-ECANCELED), or until shut:
- * 0. The connections go on. Out of descriptors or memory it says so once in the log, waits for a
- * connection to end, or a moment, and goes on. */
+ * 0. The connections go on. Out of descriptors or memory it says so once a minute in the log,
+ * waits for a connection to end, or a moment, and goes on. */
 DUET_API int duet_server_serve(duet_server *s, duet_deadline by);
 /* [any] Accept no more. Idempotent; does not wait. */
 DUET_API void duet_server_shut(duet_server *s);
