@@ -11,13 +11,17 @@
 #include <stdlib.h>
 
 enum {
-    EXIT_WAIT_S = 2,
     LOOKUPS_MOST = 32, /* each may hang for as long as the resolver does, and nobody can end it */
 };
 
 static const duet_pool_config configs[DUET__OWN_POOLS] = {
     [DUET__POOL_DEFAULT] = {.name = "default"},
     [DUET__POOL_RESOLVE] = {.name = "resolve", .workers_max = LOOKUPS_MOST},
+};
+/* How long the end of the process waits for what they run. */
+static const int exit_wait_ms[DUET__OWN_POOLS] = {
+    [DUET__POOL_DEFAULT] = 2000,
+    [DUET__POOL_RESOLVE] = 100,
 };
 static struct duet__lock lock; /* guards these two */
 static duet_pool *pools[DUET__OWN_POOLS]; /* once set, for ever or until duet_shutdown() */
@@ -47,11 +51,13 @@ static duet_pool *get(enum duet__own_pool which)
     return pool;
 }
 
-static void end_default_pool(void)
+static void end_own_pools(void)
 {
-    duet_pool *pool = get(DUET__POOL_DEFAULT);
-    if (pool)
-        duet__pool_end(pool, duet_sec(EXIT_WAIT_S));
+    for (int i = 0; i < DUET__OWN_POOLS; i++) {
+        duet_pool *pool = get(i);
+        if (pool)
+            duet__pool_end(pool, duet_ms(exit_wait_ms[i]));
+    }
 }
 
 void duet__own_pool_forget(const duet_pool *pool)
@@ -70,16 +76,16 @@ duet_pool *duet__own_pool(enum duet__own_pool which)
         return pool;
     duet__lock(&lock);
     bool first = !pools[which];
-    bool registers = first && which == DUET__POOL_DEFAULT && !ends_at_exit;
+    bool registers = first && !ends_at_exit;
     if (first) {
         duet__pool_set_permanent(ours);
         pools[which] = ours;
-        ends_at_exit = ends_at_exit || registers;
+        ends_at_exit = true;
     }
     pool = pools[which];
     duet__unlock(&lock);
     if (registers)
-        atexit(end_default_pool);
+        atexit(end_own_pools);
     if (!first) /* somebody else was faster; ours has no jobs, so closing it waits for nobody */
         close_here(ours);
     return pool;

@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -16,7 +17,7 @@
 
 enum {
     AT_ITS_PLACE = -1, /* of the file */
-    SENDFILE_PIECE = 65536, /* a pipe's capacity */
+    SENDFILE_PIECE = 65536,
 };
 
 /* ---- Reading and writing ---- */
@@ -65,41 +66,56 @@ ssize_t duet__io_recv(struct duet__task *task, int fd, void *buf, size_t n, duet
     return duet__io_run_when_ready(task, fd, POLLIN, prepare_recv, &t, by);
 }
 
-/* On a thread, of what is no file: as much as there is, or -EAGAIN; for what was ready may have
- * gone to another reader. */
-static ssize_t read_now(const struct transfer *t)
-{
-    const struct iovec part = {t->to, t->n};
-    ssize_t n = recv(t->fd, t->to, t->n, MSG_DONTWAIT);
-    if (n < 0 && errno == ENOTSOCK)
-        n = preadv2(t->fd, &part, 1, -1, RWF_NOWAIT);
-    if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL))
-        n = read(t->fd, t->to, t->n); /* it cannot say */
-    return n;
-}
-
 static bool is_file(int fd)
 {
     struct stat st;
     return fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
 }
 
+/* On a thread, of what is no file: as much as there is, or EAGAIN; for what was ready may have
+ * gone to another reader. What cannot say so is asked only when poll has said that it is ready. */
+static ssize_t read_now(const struct transfer *t, bool is_ready)
+{
+    const struct iovec part = {t->to, t->n};
+    ssize_t n = recv(t->fd, t->to, t->n, MSG_DONTWAIT);
+    if (n < 0 && errno == ENOTSOCK)
+        n = preadv2(t->fd, &part, 1, -1, RWF_NOWAIT);
+    if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)) {
+        errno = EAGAIN;
+        return is_ready ? read(t->fd, t->to, t->n) : -1;
+    }
+    return n;
+}
+
+/* Between two tries on a thread: until it is ready; 0. */
+static int await_ready(int fd, short events, int tries, duet_deadline by)
+{
+    int rc = tries > 1 ? duet__io_pause(by) : 0; /* it only looked ready */
+    return rc < 0 ? rc : duet__io_block(fd, events, by, NULL);
+}
+
 static ssize_t read_on_thread(const struct transfer *t, duet_deadline by)
 {
-    int errno_before = errno, polled = 0;
-    bool file = t->at != AT_ITS_PLACE || is_file(t->fd);
-    ssize_t n;
-    do {
-        int rc = polled++ > 1 ? duet__io_pause(by) : 0;
-        if (rc == 0)
-            rc = duet__io_block(file ? -1 : t->fd, POLLIN, by, NULL);
+    int errno_before = errno;
+    bool at_once = t->at != AT_ITS_PLACE || is_file(t->fd);
+    for (int tries = 0;; tries++) {
+        int rc = tries > 0 || at_once ? await_ready(at_once ? -1 : t->fd, POLLIN, tries, by)
+                                      : duet__io_may_begin();
         if (rc < 0)
             return rc;
-        n = t->at != AT_ITS_PLACE ? pread(t->fd, t->to, t->n, t->at)
-            : file                ? read(t->fd, t->to, t->n)
-                                  : read_now(t);
-    } while (n < 0 && (errno == EINTR || errno == EAGAIN));
-    return duet__io_plain(n, errno_before);
+        ssize_t n = t->at != AT_ITS_PLACE ? pread(t->fd, t->to, t->n, t->at)
+                    : at_once             ? read(t->fd, t->to, t->n)
+                                          : read_now(t, tries > 0);
+        if (n >= 0 || (errno != EINTR && errno != EAGAIN))
+            return duet__io_plain(n, errno_before);
+    }
+}
+
+/* The ring would read a pipe wherever that is asked for. */
+static int check_places(int fd)
+{
+    int errno_before = errno;
+    return lseek(fd, 0, SEEK_CUR) < 0 ? (int)duet__io_plain(-1, errno_before) : 0;
 }
 
 static ssize_t read_some(const char *function, const struct transfer *t, duet_deadline by)
@@ -107,8 +123,12 @@ static ssize_t read_some(const char *function, const struct transfer *t, duet_de
     struct duet__task *task = duet__task_here();
     if (!t->to && t->n > 0)
         return duet__bad_argument(function, "buf is NULL");
-    if (t->at != AT_ITS_PLACE)
+    if (t->at != AT_ITS_PLACE) {
+        int rc = check_places(t->fd);
+        if (rc < 0)
+            return rc;
         by = DUET_NEVER; /* of files */
+    }
     return duet__told_io(task ? duet__io_run_when_ready(task, t->fd, POLLIN, prepare_read, t, by)
                               : read_on_thread(t, by));
 }
@@ -156,18 +176,16 @@ static ssize_t write_now(const struct transfer *t, bool file, bool *is_socket)
 
 static ssize_t write_on_thread(const struct transfer *t, bool *is_socket, duet_deadline by)
 {
-    int errno_before = errno, polled = 0;
-    bool file = t->at != AT_ITS_PLACE || is_file(t->fd);
-    ssize_t n;
-    do {
-        int rc = polled++ > 1 ? duet__io_pause(by) : 0;
-        if (rc == 0)
-            rc = duet__io_block(file ? -1 : t->fd, POLLOUT, by, NULL);
+    int errno_before = errno;
+    bool at_once = t->at != AT_ITS_PLACE || is_file(t->fd);
+    for (int tries = 0;; tries++) {
+        int rc = await_ready(at_once ? -1 : t->fd, POLLOUT, tries, by);
         if (rc < 0)
             return rc;
-        n = write_now(t, file, is_socket);
-    } while (n < 0 && (errno == EINTR || errno == EAGAIN));
-    return duet__io_plain(n, errno_before);
+        ssize_t n = write_now(t, at_once, is_socket);
+        if (n >= 0 || (errno != EINTR && errno != EAGAIN))
+            return duet__io_plain(n, errno_before);
+    }
 }
 
 /* All of it; or what went before an error. */
@@ -176,8 +194,12 @@ static ssize_t write_all(const char *function, struct transfer t, duet_deadline 
     struct duet__task *task = duet__task_here();
     bool is_socket = t.at == AT_ITS_PLACE;
     size_t done = 0, all = t.n;
-    if (t.at != AT_ITS_PLACE)
+    if (t.at != AT_ITS_PLACE) {
+        int rc = check_places(t.fd);
+        if (rc < 0)
+            return rc;
         by = DUET_NEVER; /* of files */
+    }
     if (!t.from && t.n > 0)
         return duet__bad_argument(function, "buf is NULL");
     do {
@@ -210,73 +232,15 @@ ssize_t duet_pwrite(int fd, const void *buf, size_t n, off_t at, duet_deadline b
 
 /* ---- From a file into a socket ---- */
 
-struct splice {
-    int from, to;
-    int64_t at; /* of from; -1: it has no places */
-    unsigned n;
-};
-
-static void prepare_splice(struct io_uring_sqe *sqe, const void *arg)
-{
-    const struct splice *s = arg;
-    io_uring_prep_splice(sqe, s->from, s->at, s->to, -1, s->n, 0);
-}
-
-/* What is in the pipe, into the socket; how much went. */
-static ssize_t empty_pipe(struct duet__task *task, int to, int from, unsigned n, duet_deadline by,
-                          size_t *ret_done)
-{
-    for (unsigned done = 0; done < n;) {
-        const struct splice out = {from, to, -1, n - done};
-        int rc = duet__io_run_when_ready(task, to, POLLOUT, prepare_splice, &out, by);
-        if (rc <= 0)
-            return rc < 0 ? rc : -EPIPE;
-        done += (unsigned)rc;
-        *ret_done += (unsigned)rc;
-    }
-    return 0;
-}
-
-/* Through a pipe, as the kernel wants it. *ret_done moves by what has left that. */
-static ssize_t splice_all(struct duet__task *task, int to, int from, off_t at, size_t n,
-                          const int pipe[2], duet_deadline by, size_t *ret_done)
+/* Piece by piece: what the kernel has for this, splice(2) through a pipe, blocks a thread of its
+ * own for each, cannot try, and may raise SIGPIPE. */
+static ssize_t send_pieces(char *buf, int to, int from, off_t at, size_t n, duet_deadline by,
+                           size_t *ret_done)
 {
     while (*ret_done < n) {
         size_t left = n - *ret_done;
-        const struct splice in = {from, pipe[1], at + (off_t)*ret_done,
-                                  left < SENDFILE_PIECE ? (unsigned)left : SENDFILE_PIECE};
-        int got = duet__io_run(task, from, prepare_splice, &in, by);
-        if (got <= 0)
-            return got;
-        ssize_t rc = empty_pipe(task, to, pipe[0], (unsigned)got, by, ret_done);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
-}
-
-static ssize_t sendfile_on_ring(struct duet__task *task, int to, int from, off_t at, size_t n,
-                                duet_deadline by, size_t *ret_done)
-{
-    int pipe[2];
-    ssize_t rc = duet__io_plain(pipe2(pipe, O_CLOEXEC), errno);
-    if (rc < 0)
-        return rc;
-    rc = splice_all(task, to, from, at, n, pipe, by, ret_done);
-    close(pipe[0]);
-    close(pipe[1]);
-    return rc;
-}
-
-/* By reading and writing: sendfile(2) would raise SIGPIPE. */
-static ssize_t sendfile_on_thread(int to, int from, off_t at, size_t n, duet_deadline by,
-                                  size_t *ret_done)
-{
-    char buf[16384];
-    while (*ret_done < n) {
-        size_t left = n - *ret_done;
-        ssize_t got =
-            duet_pread(from, buf, left < sizeof buf ? left : sizeof buf, at + (off_t)*ret_done, by);
+        ssize_t got = duet_pread(from, buf, left < SENDFILE_PIECE ? left : SENDFILE_PIECE,
+                                 at + (off_t)*ret_done, by);
         if (got <= 0)
             return got;
         ssize_t sent = duet_write(to, buf, (size_t)got, by);
@@ -291,14 +255,16 @@ static ssize_t sendfile_on_thread(int to, int from, off_t at, size_t n, duet_dea
 
 ssize_t duet_sendfile(int to, int from, off_t *at, size_t n, duet_deadline by)
 {
-    struct duet__task *task = duet__task_here();
     size_t done = 0;
     if (!at || *at < 0)
         return duet__bad_argument(__func__, at ? "*at is negative" : "at is NULL");
-    ssize_t rc = task ? sendfile_on_ring(task, to, from, *at, n, by, &done)
-                      : sendfile_on_thread(to, from, *at, n, by, &done);
+    char *buf = malloc(n < SENDFILE_PIECE ? n + 1 : SENDFILE_PIECE);
+    if (!buf)
+        return -ENOMEM;
+    ssize_t rc = send_pieces(buf, to, from, *at, n, by, &done);
+    free(buf);
     *at += (off_t)done;
-    return done > 0 || rc == 0 ? (ssize_t)done : duet__told_io(rc);
+    return done > 0 ? (ssize_t)done : rc;
 }
 
 /* ---- Names ---- */
@@ -370,11 +336,12 @@ static int plain_mkdir(const struct names *names)
 
 static int plainly(int (*plain)(const struct names *names), const struct names *names)
 {
-    int errno_before = errno, rc;
+    int errno_before = errno, rc, ends = 0;
     do
         rc = plain(names);
-    while (rc < 0 && errno == EINTR);
-    return (int)duet__io_plain(rc, errno_before);
+    while (rc < 0 && errno == EINTR && (ends = duet__io_may_begin()) == 0);
+    rc = (int)duet__io_plain(rc, errno_before);
+    return ends < 0 ? ends : rc;
 }
 
 static int on_thread(int (*plain)(const struct names *names), const struct names *names)

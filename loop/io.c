@@ -223,8 +223,10 @@ int duet__io_close(struct duet__task *task, int fd)
     struct io_uring_sqe *sqe = await_entry(task);
     io_uring_prep_close(sqe, fd);
     sqe->user_data = (uint64_t)(uintptr_t)&io.op;
-    await_completion(task, &io, DUET_NEVER, true);
+    /* Before it is closed, since then the number may be another's. What others begin with it from
+     * here on comes after the close. */
     duet__list_remove(&closing.link);
+    await_completion(task, &io, DUET_NEVER, true);
     return was_cancelled(io.result) ? 0 : io.result; /* never again: Linux has closed it */
 }
 
@@ -270,6 +272,11 @@ static int poll_until(struct pollfd *ready, struct duet__parker *parker, duet_de
     }
 }
 
+int duet__io_may_begin(void)
+{
+    return duet__wait_is_cancelled(duet__here()) ? -ECANCELED : 0;
+}
+
 int duet__io_block(int fd, short events, duet_deadline by, short *ret_events)
 {
     struct duet__parker *parker = duet__here();
@@ -280,7 +287,7 @@ int duet__io_block(int fd, short events, duet_deadline by, short *ret_events)
     if (!shielded && duet__park_cancelled(parker))
         return -ECANCELED;
     if (fd < 0)
-        return parker->ops->may_wait ? 0 : -EDEADLK;
+        return 0;
     duet__wait_enter(&wait, parker, &wait_ops, &io, 1, by, duet__wait_kind(shielded));
     int rc = poll_until(&ready, parker, by, shielded);
     duet__wait_leave(&wait);

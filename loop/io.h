@@ -37,6 +37,8 @@ int duet__io_block(int fd, short events, duet_deadline by, short *ret_events);
 ssize_t duet__io_recv(struct duet__task *task, int fd, void *buf, size_t n, duet_deadline by);
 /* By a coroutine: ends what its loop has in flight on fd, and closes it. */
 int duet__io_close(struct duet__task *task, int fd);
+/* By a thread or job: -ECANCELED, or 0. */
+int duet__io_may_begin(void);
 /* By whoever finds again and again that what is ready is not: a moment. 0, or as every wait. */
 int duet__io_pause(duet_deadline by);
 

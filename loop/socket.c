@@ -28,16 +28,17 @@ static void prepare_accept(struct io_uring_sqe *sqe, const void *arg)
 /* What waited may have gone to another who accepts: so the socket is set not to block. */
 static int accept_on_thread(const struct peer *peer, duet_deadline by)
 {
-    int fd, errno_before = errno, flags = fcntl(peer->fd, F_GETFL);
+    int errno_before = errno, flags = fcntl(peer->fd, F_GETFL);
+    int rc = duet__io_may_begin();
     if (flags >= 0 && !(flags & O_NONBLOCK))
         fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK);
-    do {
-        int rc = duet__io_block(peer->fd, POLLIN, by, NULL);
-        if (rc < 0)
-            return rc;
-        fd = accept4(peer->fd, peer->addr, peer->ret_len, SOCK_CLOEXEC);
-    } while (fd < 0 && (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED));
-    return (int)duet__io_plain(fd, errno_before);
+    while (rc == 0) {
+        int fd = accept4(peer->fd, peer->addr, peer->ret_len, SOCK_CLOEXEC);
+        if (fd >= 0 || (errno != EINTR && errno != EAGAIN && errno != ECONNABORTED))
+            return (int)duet__io_plain(fd, errno_before);
+        rc = duet__io_block(peer->fd, POLLIN, by, NULL);
+    }
+    return rc;
 }
 
 int duet_accept(int fd, struct sockaddr *addr, socklen_t *len, duet_deadline by)

@@ -3,9 +3,18 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+
+bool duet__port_fits(const char *port)
+{
+    char *end;
+    unsigned long number = port ? strtoul(port, &end, 10) : 0;
+    return !port || *end != '\0' || end == port || number <= UINT16_MAX;
+}
 
 const char *duet__unix_path(const char *host)
 {
@@ -17,8 +26,8 @@ int duet__unix_address(const char *path, struct sockaddr_storage *ret, socklen_t
 {
     struct sockaddr_un *address = (struct sockaddr_un *)ret;
     size_t length = strlen(path);
-    if (length >= sizeof address->sun_path)
-        return -ENAMETOOLONG;
+    if (length == 0 || length >= sizeof address->sun_path)
+        return length == 0 ? -EINVAL : -ENAMETOOLONG;
     memset(ret, 0, sizeof *ret);
     address->sun_family = AF_UNIX;
     memcpy(address->sun_path, path, length + 1);

@@ -1,6 +1,7 @@
 /* Names: getaddrinfo(3) cannot be interrupted, and may take half a minute. So it runs on a pool of
  * its own, and who waits leaves it behind at the deadline; a look-up that nobody waits for ends by
  * itself. */
+#include "address.h"
 #include "check.h"
 #include "log.h"
 #include "park.h"
@@ -97,6 +98,8 @@ int duet_resolve(const char *host, const char *port, struct addrinfo **ret, duet
         .name = "look-up", .drop = free, .drop_result = drop_addresses, .flags = DUET_REFUSE};
     if (!ret || (!host && !port))
         return duet__bad_argument(__func__, ret ? "host and port are both NULL" : "ret is NULL");
+    if (!duet__port_fits(port))
+        return duet__bad_argument(__func__, "port is above 65535");
     int rc = duet__wait_begin(duet__here(), DUET_NEVER, duet__here()->shields > 0);
     if (rc < 0)
         return duet__told(rc);

@@ -62,6 +62,8 @@ static int address_of(const duet_server_config *config, struct sockaddr_storage 
     *ret_path = duet__unix_path(config->host);
     if (*ret_path)
         return duet__unix_address(*ret_path, ret, ret_len);
+    if (!duet__port_fits(config->port))
+        return duet__bad_argument("duet_server_open", "port is above 65535");
     if (getaddrinfo(config->host ? config->host : "127.0.0.1", config->port ? config->port : "0",
                     &hints, &found) != 0)
         return duet__bad_argument("duet_server_open", "host or port is not numeric");

@@ -95,7 +95,7 @@ static int enter(duet_stream *s, const char *function)
     if (!s)
         return duet__bad_argument(function, "s is NULL");
     check_loop(s);
-    if (s->closing)
+    if (s->parting)
         return -EBADF;
     s->users++;
     return 0;
@@ -308,7 +308,7 @@ static size_t unsent(const duet_stream *s)
 
 static void note_room(duet_stream *s)
 {
-    if (unsent(s) <= s->config.write_high || s->write_error || s->closing)
+    if (unsent(s) <= s->config.write_high || s->write_error || s->finished)
         duet_event_set(&s->room);
     else
         duet_event_clear(&s->room);
@@ -413,10 +413,12 @@ static int accept_bytes(duet_stream *s, const char *buf, size_t n)
 
 static int may_write(const duet_stream *s)
 {
-    if (s->closing)
+    if (s->parting)
         return -EBADF;
     if (s->write_error)
         return s->write_error;
+    if (s->sends_file)
+        return -EBUSY;
     return s->finished ? -EPIPE : 0;
 }
 
@@ -450,6 +452,25 @@ static int drain(duet_stream *s, duet_deadline by)
     return rc < 0 ? rc : s->write_error;
 }
 
+static ssize_t send_file(duet_stream *s, int from, off_t *at, size_t n, duet_deadline by)
+{
+    ssize_t rc = may_write(s);
+    if (rc < 0)
+        return rc;
+    s->sends_file = true;
+    rc = drain(s, by);
+    if (rc == 0)
+        rc = s->closing ? -EBADF : duet_sendfile(s->fd, from, at, n, by);
+    s->sends_file = false;
+    return rc;
+}
+
+ssize_t duet_stream_sendfile(duet_stream *s, int from, off_t *at, size_t n, duet_deadline by)
+{
+    int rc = enter(s, __func__);
+    return rc < 0 ? rc : leave(s, send_file(s, from, at, n, by));
+}
+
 int duet_stream_drain(duet_stream *s, duet_deadline by)
 {
     int rc = enter(s, __func__);
@@ -465,6 +486,7 @@ int duet_stream_finish(duet_stream *s, duet_deadline by)
     if (rc < 0)
         return rc;
     s->finished = true;
+    note_room(s); /* who waits for it is refused */
     rc = drain(s, by);
     if (s->closing)
         rc = -EBADF;
@@ -530,6 +552,7 @@ int duet_stream_close(duet_stream *s, duet_deadline by)
     duet__check(!s->parting, "a stream is closed once");
     int rc = enter(s, __func__);
     s->parting = s->finished = true;
+    note_room(s);
     rc = drain(s, by);
     leave(s, 0);
     duet_shield_begin();

@@ -27,6 +27,7 @@ struct duet_stream {
     char delimiter; /* … which was this */
 
     bool finished; /* no more is accepted */
+    bool sends_file; /* somebody does, and nobody else may write */
     int write_error; /* of a sending; 0: none */
     struct duet__bytes out; /* accepted, not in anybody's hands yet */
     size_t sending; /* bytes in the hands of the sender */

@@ -5,7 +5,8 @@
  *   -ETIME      the deadline given here passed (-ETIMEDOUT is the network's)
  *   -ECANCELED  whoever waits was cancelled; if it was so before it came, nothing was done
  *   -EBADF      also: duet_close() has ended it
- *   -EDEADLK    in a bare callback, where what cannot be done at once is refused
+ *   -EDEADLK    in a bare callback, where what cannot be done at once is refused (but what concerns
+ *               files is done in place)
  * What has happened counts: an operation that was complete as its deadline passed, or as it was
  * cancelled, returns what it did. DUET_NOW makes it a try. EINTR is never seen. On a thread or in a
  * job a cancellation is heard of before and after a wait, and during it with DUET_INTERRUPT.
@@ -34,12 +35,14 @@ DUET_API ssize_t duet_pread(int fd, void *buf, size_t n, off_t at, duet_deadline
 /* [any, waits] At a place of the file; all n bytes, or fewer as for duet_write(). */
 DUET_API ssize_t duet_pwrite(int fd, const void *buf, size_t n, off_t at, duet_deadline by);
 /* [any, waits] n bytes of a file, from *at on, which moves by what was sent, into a socket or pipe,
- * without a copy through this process. Fewer at the end of the file, or as for duet_write(). */
+ * piece by piece. Fewer at the end of the file, or as for duet_write(); then
+ * the next call tells: 0 is the end. */
 DUET_API ssize_t duet_sendfile(int to, int from, off_t *at, size_t n, duet_deadline by);
 
 /* ---- Files ---- */
 
-/* [any, waits] Close-on-exec. dir may be AT_FDCWD. */
+/* [any, waits] Close-on-exec. dir may be AT_FDCWD. Of a named pipe: in a coroutine it does not wait
+ * for the other side. */
 DUET_API int duet_openat(int dir, const char *path, int flags, mode_t mode, duet_deadline by);
 DUET_API int duet_fsync(int fd, duet_deadline by); /* [any, waits] until it is on the disk */
 DUET_API int duet_stat(const char *path, struct stat *ret, duet_deadline by); /* [any, waits] */
