@@ -101,8 +101,10 @@ static ssize_t read_on_thread(const struct transfer *t, duet_deadline by)
     for (int tries = 0;; tries++) {
         int rc = tries > 0 || at_once ? await_ready(at_once ? -1 : t->fd, POLLIN, tries, by)
                                       : duet__io_may_begin();
-        if (rc < 0)
+        if (rc < 0) {
+            errno = errno_before;
             return rc;
+        }
         ssize_t n = t->at != AT_ITS_PLACE ? pread(t->fd, t->to, t->n, t->at)
                     : at_once             ? read(t->fd, t->to, t->n)
                                           : read_now(t, tries > 0);
@@ -178,10 +180,14 @@ static ssize_t write_on_thread(const struct transfer *t, bool *is_socket, duet_d
 {
     int errno_before = errno;
     bool at_once = t->at != AT_ITS_PLACE || is_file(t->fd);
+    if ((fcntl(t->fd, F_GETFL) & O_ACCMODE) == O_RDONLY) /* it would never become ready */
+        return -EBADF;
     for (int tries = 0;; tries++) {
         int rc = await_ready(at_once ? -1 : t->fd, POLLOUT, tries, by);
-        if (rc < 0)
+        if (rc < 0) {
+            errno = errno_before;
             return rc;
+        }
         ssize_t n = write_now(t, at_once, is_socket);
         if (n >= 0 || (errno != EINTR && errno != EAGAIN))
             return duet__io_plain(n, errno_before);

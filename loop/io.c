@@ -288,9 +288,11 @@ int duet__io_block(int fd, short events, duet_deadline by, short *ret_events)
         return -ECANCELED;
     if (fd < 0)
         return 0;
+    int errno_before = errno;
     duet__wait_enter(&wait, parker, &wait_ops, &io, 1, by, duet__wait_kind(shielded));
     int rc = poll_until(&ready, parker, by, shielded);
     duet__wait_leave(&wait);
+    errno = errno_before;
     if (rc == 0 && ret_events)
         *ret_events = ready.revents;
     return rc == 0 && (ready.revents & POLLNVAL) ? -EBADF : rc;

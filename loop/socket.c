@@ -38,6 +38,7 @@ static int accept_on_thread(const struct peer *peer, duet_deadline by)
             return (int)duet__io_plain(fd, errno_before);
         rc = duet__io_block(peer->fd, POLLIN, by, NULL);
     }
+    errno = errno_before;
     return rc;
 }
 
@@ -85,7 +86,7 @@ static int connect_on_thread(const struct peer *peer, duet_deadline by)
     fcntl(peer->fd, F_SETFL, flags | O_NONBLOCK);
     while ((rc = connect_now(peer)) == -EAGAIN && (rc = duet__io_pause(by)) == 0)
         ;
-    if (rc == -EINPROGRESS || rc == -EINTR) {
+    if (rc == -EINPROGRESS || rc == -EALREADY || rc == -EINTR) {
         rc = duet__io_block(peer->fd, POLLOUT, by, NULL);
         rc = rc < 0 ? rc : outcome(peer->fd);
     }
@@ -142,8 +143,10 @@ static ssize_t message_on_thread(struct message *m, bool sends, duet_deadline by
         int rc = polled++ > 1 ? duet__io_pause(by) : 0; /* it only looks ready */
         if (rc == 0)
             rc = duet__io_block(m->fd, sends ? POLLOUT : POLLIN, by, NULL);
-        if (rc < 0)
+        if (rc < 0) {
+            errno = errno_before;
             return rc;
+        }
         n = sends ? sendmsg(m->fd, &m->header, m->flags | MSG_DONTWAIT)
                   : recvmsg(m->fd, &m->header, m->flags | MSG_DONTWAIT);
     } while (n < 0 && (errno == EINTR || errno == EAGAIN));
