@@ -48,6 +48,7 @@ struct connection {
     struct duet__list link; /* among the server's */
     duet_future *work; /* NULL: it is being started */
     int fd; /* -1: its stream has it */
+    bool detached; /* then the handler may have closed its stream already */
 };
 
 /* ---- Opening ---- */
@@ -237,17 +238,17 @@ static void report_failure(const struct sockaddr_storage *peer, int error)
               duet_strerror(error));
 }
 
-static void handle(duet_server *s, duet_stream *stream)
+static void handle(struct connection *connection, duet_stream *stream)
 {
+    duet_server *s = connection->server;
     const struct sockaddr_storage peer = stream->peer;
-    bool detached = false; /* then the handler may have closed it already */
-    stream->detached = &detached;
+    stream->detached = &connection->detached;
     duet_result r = s->config.handler(stream, s->config.arg);
     if (r.err < 0 && r.err != -ECANCELED) {
         s->stats.failed++;
         report_failure(&peer, r.err);
     }
-    if (!detached)
+    if (!connection->detached)
         duet_stream_close(stream, duet_ns(s->config.close_ns));
 }
 
@@ -259,7 +260,7 @@ static duet_result connection_main(void *arg)
     if (rc < 0)
         return duet_ok(); /* no memory: the connection ends */
     connection->fd = -1;
-    handle(connection->server, stream);
+    handle(connection, stream);
     return duet_ok();
 }
 

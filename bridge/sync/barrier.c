@@ -89,7 +89,7 @@ int duet_barrier_wait(duet_barrier *b, duet_deadline by)
         return duet__bad_argument(__func__, "b was not set up: duet_barrier_init() does");
     struct duet__parker *parker = duet__here();
     struct duet__claimed claimed = {0};
-    struct party party;
+    struct party party = {.rc = 0};
     duet__queue_lock(&barrier->queue);
     int rc = arrive(barrier, parker, by);
     if (rc == WAITS) {
