@@ -54,7 +54,7 @@ static duet_pool *get(enum duet__own_pool which)
 static void end_own_pools(void)
 {
     for (int i = 0; i < DUET__OWN_POOLS; i++) {
-        duet_pool *pool = get(i);
+        duet_pool *pool = get((enum duet__own_pool)i);
         if (pool)
             duet__pool_end(pool, duet_ms(exit_wait_ms[i]));
     }
