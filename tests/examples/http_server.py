@@ -4,7 +4,7 @@ stop it: while each of them tries, a good one is answered, and afterwards all is
 
 usage: http_server.py PROGRAM [NAME…]
 
-With names, only these checks are run. DUET_TEST_CONNECTIONS=N: so many idle connections (2,000).
+With names, only these checks are run. DUET_TEST_CONNECTIONS=N: so many idle connections (10,000).
 DUET_TEST_SEED=N replays the same garbage. No time is asserted, except one that only a hang would pass.
 """
 import contextlib
@@ -27,7 +27,9 @@ import time
 
 HANG = 60  # seconds
 SHORT = 1.5  # the timeouts of a server that is to be seen to use them
-IDLE = int(os.environ.get('DUET_TEST_CONNECTIONS', '2000'))
+SPARE_FILES = 500  # beside one for each idle connection
+IDLE = min(int(os.environ.get('DUET_TEST_CONNECTIONS', '10000')),
+           resource.getrlimit(resource.RLIMIT_NOFILE)[1] - SPARE_FILES)
 SEED = int(os.environ.get('DUET_TEST_SEED', str(random.randrange(2**32))))
 SECRET = b'this is outside of the root'
 NOTES_MAX_BODY = 65536
