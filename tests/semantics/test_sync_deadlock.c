@@ -734,13 +734,13 @@ enum {
 
 static struct pass_on {
     duet_sem there, back;
-    _Atomic bool ends;
+    int rounds;
 } pass_on;
 
 static void pass_permits_on(void *arg)
 {
     struct pass_on *p = arg;
-    while (!atomic_load(&p->ends)) {
+    for (int i = 0; i < p->rounds; i++) {
         must_equal(duet_sem_wait(&p->there, DUET_NEVER), 0);
         must_equal(duet_sem_post(&p->back), 0);
     }
@@ -762,10 +762,10 @@ thread_test(a_thread_that_was_just_woken_does_not_count_as_one_that_waits)
     unsigned seed = (unsigned)test_seed();
     duet_sem_init(&pass_on.there, 0);
     duet_sem_init(&pass_on.back, 0);
+    pass_on.rounds = test_rounds(1500);
     thread_start(&thread, pass_permits_on, &pass_on);
-    for (int i = test_rounds(1500); i >= 0; i--) {
+    for (int i = 0; i < pass_on.rounds; i++) {
         int64_t ns = SPIN_LEAST_NS + rand_r(&seed) % (SPIN_MOST_NS - SPIN_LEAST_NS);
-        atomic_store(&pass_on.ends, i == 0);
         duet_future *f = duet_pool_submit(pool, spin_and_post, &ns);
         must_equal(duet_sem_wait(&pass_on.back, DUET_NEVER), 0);
         must_equal(finish(f).err, 0);
