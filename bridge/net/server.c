@@ -1,6 +1,7 @@
 /* A server: one coroutine accepts, each connection has one of its own, all in one group. */
 #include "address.h"
 #include "check.h"
+#include "future_impl.h"
 #include "log.h"
 #include "park.h"
 #include "stream.h"
@@ -426,6 +427,18 @@ static void cancel_connections(duet_server *s)
     }
 }
 
+/* Of all that were cancelled: each wait is for the work itself, so that a search in the graph of waits
+ * sees whom we need, and tells another than us. */
+static void await_ends(duet_server *s)
+{
+    while (!duet__list_empty(&s->connections)) {
+        struct connection *first = duet__container(s->connections.next, struct connection, link);
+        duet_future *work = duet_future_ref(first->work);
+        duet__future_wait(work, DUET_NEVER, DUET__WAIT_ENDS); /* it has left the list before that */
+        duet_future_unref(work);
+    }
+}
+
 /* 0, or why they had to be cancelled. */
 static int await_connections(duet_server *s, duet_deadline by)
 {
@@ -454,8 +467,7 @@ int duet_server_close(duet_server *s, duet_deadline by)
         rc = rc == -ECANCELED ? rc : -ETIME; /* also if a handler waits for us: -EDEADLK */
         cancel_connections(s);
     }
-    while (s->stats.connections > 0)
-        duet_event_wait(&s->none, DUET_NEVER);
+    await_ends(s);
     duet_shield_end();
     duet__lock(&s->shutting); /* whoever shuts it has finished */
     duet__unlock(&s->shutting);
