@@ -1688,6 +1688,52 @@ static duet_result close_own_server(duet_stream *stream, void *arg)
     return duet_ok();
 }
 
+static struct mutual {
+    duet_future *closer;
+    duet_server *server;
+    bool inside;
+    int rc;
+} mutual;
+
+static duet_result wait_for_the_closer(duet_stream *stream, void *arg)
+{
+    (void)stream;
+    (void)arg;
+    mutual.inside = true;
+    duet_shield_begin(); /* so that its cancellation does not end it */
+    mutual.rc = duet_future_wait(mutual.closer, DUET_NEVER, NULL);
+    duet_shield_end();
+    return duet_ok();
+}
+
+static duet_result close_after_all(void *arg)
+{
+    (void)arg;
+    while (!mutual.inside)
+        must_equal(duet_yield(), 0);
+    return duet_err(duet_server_close(mutual.server, duet_ms(20)));
+}
+
+/* The close cannot give up, so it is the handler that is told. */
+coroutine_test(a_handler_that_waits_for_who_closes_its_server_is_told)
+{
+    struct serving s;
+    duet_server_config config = {.handler = wait_for_the_closer};
+    mutual = (struct mutual){0};
+    serving_open(&s, &config);
+    mutual.server = s.server;
+    log_capture();
+    mutual.closer = duet_spawn(close_after_all, NULL);
+    int fd = connect_to(&s.addr);
+    must_equal(error_of(mutual.closer), -ETIME);
+    must_equal(mutual.rc, -EDEADLK);
+    log_release();
+    duet_future_unref(mutual.closer);
+    close(fd);
+    must_equal(finish(s.f).err, 0);
+    return duet_ok();
+}
+
 coroutine_test(a_handler_that_closes_its_server_is_refused_and_nothing_was_done)
 {
     struct serving s;
@@ -2278,6 +2324,7 @@ int main(void)
         server_test(a_handler_that_takes_its_time_is_waited_for),
         server_test(a_cancelled_closer_cancels_the_handlers_at_once),
         server_test(a_handler_that_closes_its_server_is_refused_and_nothing_was_done),
+        server_test(a_handler_that_waits_for_who_closes_its_server_is_told),
         server_test(a_server_ends_with_its_loop),
         server_test(a_close_at_any_moment_leaves_nothing),
         server_test(one_dials_numbers_names_and_paths),
