@@ -3,6 +3,8 @@
 #include "cpu.h"
 #include "atomic.h"
 
+#include <duet/base.h>
+
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,6 +66,12 @@ void duet__cpu_refresh(void)
     if (quota && quota < count)
         count = quota;
     duet__store_relaxed(&cpu_count, count > 0 ? count : 1);
+}
+
+unsigned duet_cpu_count(void)
+{
+    duet__cpu_refresh();
+    return (unsigned)duet__cpu_count();
 }
 
 int duet__cpu_count(void)

@@ -1,6 +1,8 @@
 /* The future: one state machine, any number of waiters of both kinds, references. */
+#include "alloc.h"
 #include "check.h"
 #include "clock.h"
+#include "context.h"
 #include "future_impl.h"
 #include "log.h"
 #include "work.h"
@@ -24,18 +26,23 @@ void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const
 
 /* ---- Names and reports ---- */
 
+uint64_t duet__future_number(const duet_future *f)
+{
+    static _Atomic uint64_t last;
+    _Atomic uint64_t *number = (_Atomic uint64_t *)&f->number;
+    /* Numbers only: nothing is published by them, so all is relaxed. */
+    if (duet__load_relaxed(number) == 0) {
+        uint64_t none = 0;
+        duet__cas_relaxed(number, &none, duet__add_relaxed(&last, 1) + 1);
+    }
+    return duet__load_relaxed(number);
+}
+
 const char *duet__future_name(const duet_future *f, char *buf, size_t size)
 {
-    static _Atomic uint32_t last_id;
     if (f->name)
         return f->name;
-    _Atomic uint32_t *id = (_Atomic uint32_t *)&f->id;
-    /* Numbers only: nothing is published by them, so all is relaxed. */
-    if (duet__load_relaxed(id) == 0) {
-        uint32_t unnamed = 0;
-        duet__cas_relaxed(id, &unnamed, duet__add_relaxed(&last_id, 1) + 1);
-    }
-    snprintf(buf, size, "%s-%u", f->ops->kind, (unsigned)duet__load_relaxed(id));
+    snprintf(buf, size, "%s-%llu", f->ops->kind, (unsigned long long)duet__future_number(f));
     return buf;
 }
 
@@ -70,10 +77,11 @@ static void report_unseen_failure(const duet_future *f)
 {
     char text[160];
     const char *name = strerrorname_np(-f->result.err);
-    duet__log(DUET_WARNING, "%s %s with %s (%s) and nobody looked at its result",
-              duet__future_describe(f, text, sizeof text),
-              duet__future_was_refused(f) ? "was refused" : "failed",
-              name ? name : "an unknown error", duet_strerror(f->result.err));
+    duet__log_in(duet__work_context(f), DUET_WARNING,
+                 "%s %s with %s (%s) and nobody looked at its result",
+                 duet__future_describe(f, text, sizeof text),
+                 duet__future_was_refused(f) ? "was refused" : "failed",
+                 name ? name : "an unknown error", duet_strerror(f->result.err));
 }
 
 /* ---- References ---- */
@@ -101,7 +109,7 @@ static void last_unref(duet_future *f)
     if (f->result.err < 0 && f->result.err != -ECANCELED && !(state & DUET__FUTURE_LOOKED))
         report_unseen_failure(f);
     if (f->result.kind == DUET_PTR && f->drop_result && !(state & DUET__FUTURE_TAKEN))
-        duet__call_bare(f->drop_result, f->result.as.ptr);
+        duet__call_bare_in(duet__work_context(f), f->drop_result, f->result.as.ptr);
     f->ops->release(f);
 }
 
@@ -380,7 +388,7 @@ static void promise_cancel(duet_future *f)
 
 static void promise_release(duet_future *f)
 {
-    free(f);
+    duet__free(f);
 }
 
 /* May anybody but those who wait for it settle it? Each of them holds a reference if settler_holds;
@@ -419,7 +427,7 @@ static const struct duet__future_ops refused_ops = {
 
 static duet_future *promise_new(const struct duet__future_ops *ops, const duet_opts *opts)
 {
-    duet_future *f = duet__work_alloc(sizeof *f, opts);
+    duet_future *f = duet__work_alloc(sizeof *f, NULL, opts);
     if (!f)
         return NULL;
     duet__future_init(f, ops, opts, 1);

@@ -1,4 +1,5 @@
 #include "heap.h"
+#include "alloc.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ int duet__heap_reserve(struct duet__heap *heap, size_t count)
     size_t room = heap->room ? heap->room * 2 : ROOM_LEAST;
     while (room < count)
         room *= 2;
-    struct duet__heap_entry *entries = realloc(heap->entries, (room + 1) * sizeof *entries);
+    struct duet__heap_entry *entries = duet__alloc_resize(heap->entries, (room + 1) * sizeof *entries);
     if (!entries)
         return -ENOMEM;
     heap->entries = entries;
@@ -83,7 +84,7 @@ void duet__heap_remove(struct duet__heap *heap, struct duet__timer *timer)
 
 void duet__heap_fini(struct duet__heap *heap)
 {
-    free(heap->entries);
+    duet__free(heap->entries);
     heap->entries = NULL;
     heap->count = heap->room = 0;
 }

@@ -1,4 +1,5 @@
 #include "log.h"
+#include "context.h"
 #include "fork.h"
 #include "lock.h"
 #include "park.h"
@@ -37,9 +38,18 @@ static enum duet_level log_from = DUET_WARNING;
 static _Thread_local bool inside;
 
 struct log_call {
+    const duet_context *context;
     enum duet_level level;
-    const char *line;
+    char line[512];
 };
+
+/* Adds what the context shows. */
+static void add_context(void *arg)
+{
+    struct log_call *call = arg;
+    size_t length = strlen(call->line);
+    duet__context_suffix(call->context, call->line + length, sizeof call->line - length);
+}
 
 static void call_log_fn(void *arg)
 {
@@ -54,25 +64,45 @@ static void reset(void)
 }
 DUET__IN_CHILD(reset)
 
+/* A line that a show function or the log function itself causes has no context. */
+static void log_line(duet_context *context, struct log_call *call)
+{
+    if (inside) {
+        to_stderr(NULL, call->level, call->line);
+        return;
+    }
+    inside = true;
+    call->context = context ? context : duet__here()->context;
+    if (call->context)
+        duet__call_bare(add_context, call);
+    duet__lock(&lock);
+    if (call->level >= log_from)
+        duet__call_bare_in((duet_context *)call->context, call_log_fn, call);
+    duet__unlock(&lock);
+    inside = false;
+}
+
+void duet__log_in(duet_context *context, enum duet_level level, const char *format, ...)
+{
+    int saved_errno = errno;
+    struct log_call call = {.level = level};
+    va_list args;
+    va_start(args, format);
+    vsnprintf(call.line, sizeof call.line, format, args);
+    va_end(args);
+    log_line(context, &call);
+    errno = saved_errno;
+}
+
 void duet__log(enum duet_level level, const char *format, ...)
 {
     int saved_errno = errno;
-    char line[512];
+    struct log_call call = {.level = level};
     va_list args;
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    vsnprintf(call.line, sizeof call.line, format, args);
     va_end(args);
-    if (inside) {
-        to_stderr(NULL, level, line);
-    } else {
-        struct log_call call = {level, line};
-        inside = true;
-        duet__lock(&lock);
-        if (level >= log_from)
-            duet__call_bare(call_log_fn, &call);
-        duet__unlock(&lock);
-        inside = false;
-    }
+    log_line(NULL, &call);
     errno = saved_errno;
 }
 

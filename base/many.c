@@ -1,5 +1,6 @@
 /* Waiting for several futures at once. For all of them, one after the other is the same as at once;
  * for the first of them, one parker stands in every queue. */
+#include "alloc.h"
 #include "check.h"
 #include "future_impl.h"
 
@@ -217,11 +218,11 @@ static int until_first(duet_future *const *fs, size_t n, bool failures_only, due
         return duet__wait_failed(parker, -EDEADLK);
     if (first == NONE && pending == OTHERS) {
         struct one_of on_stack[ON_STACK], *ones = on_stack;
-        if (n > ON_STACK && !(ones = calloc(n, sizeof *ones)))
+        if (n > ON_STACK && !(ones = duet__alloc_zeroed(n, sizeof *ones)))
             return -ENOMEM;
         rc = wait_first(&wait, ones, fs, n, by, parker);
         if (ones != on_stack)
-            free(ones);
+            duet__free(ones);
         first = duet__load_relaxed(&wait.first); /* published by the tokens we consumed */
         if (first == NONE) /* what settled since then counts: a settled future gives its result */
             first = look_first(&wait, fs, n, &pending);

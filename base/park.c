@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "fork.h"
 #include "graph.h"
+#include "hooks.h"
 #include "spin.h"
 
 #include <errno.h>
@@ -24,6 +25,8 @@ void duet__parker_init(struct duet__parker *parker, const struct duet__parker_op
     parker->work = work;
     parker->outer = NULL;
     parker->wait = parker->joined = NULL;
+    parker->context = NULL;
+    parker->observed = NULL;
 }
 
 /* ---- A thread sleeps ---- */
@@ -157,10 +160,12 @@ static _Thread_local struct duet__parker *here; /* NULL: the thread itself */
 static void reset(void)
 {
     uint32_t held = thread_parker.held;
+    struct duet_context *context = thread_parker.context;
     here = NULL;
     thread_blocking = NULL;
     duet__parker_init(&thread_parker, &thread_parker_ops, NULL, 0);
     thread_parker.held = held;
+    thread_parker.context = context;
 }
 DUET__IN_CHILD(reset)
 
@@ -187,15 +192,6 @@ bool duet__runs_here(const struct duet_future *work)
         if (at->work == work)
             return true;
     return false;
-}
-
-void duet__call_bare(void (*fn)(void *arg), void *arg)
-{
-    struct duet__parker *before = duet__here_set(&bare_parker);
-    uint32_t held = bare_parker.held;
-    fn(arg);
-    duet__parker_rests(&bare_parker, held);
-    duet__here_set(before);
 }
 
 void duet__parker_rests(const struct duet__parker *parker, uint32_t held)
@@ -239,6 +235,8 @@ void duet__unpark(struct duet__parker *parker)
 {
     /* Before the change: from the moment the owner has its token, a thread's parker may be gone. */
     const struct duet__parker_ops *ops = parker->ops;
+    if (parker->observed)
+        duet__note_by(parker->observed);
     uint32_t word = duet__load_relaxed(&parker->word), next;
     do {
         next = (word + DUET__PARK_TOKEN) & ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED);
@@ -253,6 +251,8 @@ void duet__park_cancel(struct duet__parker *parker)
 {
     uint32_t word = duet__load_relaxed(&parker->word), next;
     bool wakes;
+    if (parker->observed)
+        duet__note_by(parker->observed);
     do {
         if (word & DUET__PARK_CANCEL)
             return;

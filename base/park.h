@@ -29,7 +29,9 @@
 
 #include <duet/base.h>
 
+struct duet_context;
 struct duet_future;
+struct duet__observed;
 struct duet__parker;
 struct duet__wait;
 
@@ -78,6 +80,8 @@ struct duet__parker {
     const struct duet__parker *outer;
     struct duet__wait *wait; /* the owner's: what it waits for now; NULL: nothing */
     struct duet__wait *joined; /* the graph's: likewise, of those that are in it */
+    struct duet_context *context; /* the owner's: a reference; NULL: the empty one */
+    struct duet__observed *observed; /* NULL: no hook is told of it. Constant once others know it */
 };
 
 /* Sets up a parker in `word`: 0, or SLEEPING for work that is born asleep (queued, or a callback at

@@ -1,4 +1,5 @@
 #include "receipt.h"
+#include "alloc.h"
 #include "clock.h"
 #include "log.h"
 
@@ -29,8 +30,8 @@ void duet__receipt_add_named(duet_receipt *receipt, const char *kind, const char
 {
     size_t size = strlen(kind) + strlen(name) + strlen(place) + strlen(waits_for) + 4;
     duet_left *grown =
-        realloc((duet_left *)receipt->left, (receipt->count + 1) * sizeof *receipt->left);
-    char *words = grown ? malloc(size) : NULL;
+        duet__alloc_resize((duet_left *)receipt->left, (receipt->count + 1) * sizeof *receipt->left);
+    char *words = grown ? duet__alloc(size) : NULL;
     if (grown)
         receipt->left = grown;
     if (!words) {
@@ -70,12 +71,12 @@ void duet__receipt_move(duet_receipt *receipt, duet_receipt *from)
 {
     size_t n = receipt->count + from->count;
     duet_left *grown =
-        from->count ? realloc((duet_left *)receipt->left, n * sizeof *receipt->left) : NULL;
+        from->count ? duet__alloc_resize((duet_left *)receipt->left, n * sizeof *receipt->left) : NULL;
     if (grown) {
         memcpy(grown + receipt->count, from->left, from->count * sizeof *from->left);
         receipt->left = grown;
         receipt->count = n;
-        free((duet_left *)from->left);
+        duet__free((duet_left *)from->left);
         from->left = NULL;
         from->count = 0;
     }
@@ -86,8 +87,8 @@ void duet__receipt_move(duet_receipt *receipt, duet_receipt *from)
 void duet__receipt_clear(duet_receipt *receipt)
 {
     for (size_t i = 0; i < receipt->count; i++)
-        free((char *)receipt->left[i].kind);
-    free((duet_left *)receipt->left);
+        duet__free((char *)receipt->left[i].kind);
+    duet__free((duet_left *)receipt->left);
     *receipt = (duet_receipt){0};
 }
 
@@ -96,7 +97,7 @@ int duet__receipt_end(duet_receipt *left, int rc, duet_receipt **ret)
     if (rc < 0)
         duet__receipt_log(left, "is left behind at its deadline");
     if (ret)
-        *ret = malloc(sizeof **ret);
+        *ret = duet__alloc(sizeof **ret);
     if (ret && *ret)
         **ret = *left;
     else
@@ -108,5 +109,5 @@ void duet_receipt_free(duet_receipt *receipt)
 {
     if (receipt)
         duet__receipt_clear(receipt);
-    free(receipt);
+    duet__free(receipt);
 }

@@ -1,4 +1,5 @@
 #include "work.h"
+#include "alloc.h"
 #include "check.h"
 
 #include <errno.h>
@@ -36,26 +37,47 @@ int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why)
     return -EINVAL;
 }
 
-void *duet__work_alloc(size_t size, const duet_opts *opts)
+/* The block: the work, what hooks need, the name. */
+void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_opts *opts)
 {
     size_t name_size = opts && opts->name ? strlen(opts->name) + 1 : 0;
-    char *block = malloc(size + name_size);
+    size += duet__observed_size(hooks);
+    char *block = duet__alloc(size + name_size);
     if (block && name_size)
         memcpy(block + size, opts->name, name_size);
     return block;
 }
 
-void duet__work_init(struct duet__work *work, size_t size, const struct duet__future_ops *ops,
-                     const struct duet__parker_ops *parker_ops, uint32_t parker_word, duet_fn *fn,
-                     void *arg, const duet_opts *opts)
+void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *hooks,
+                     const struct duet__future_ops *ops, const struct duet__parker_ops *parker_ops,
+                     duet_fn *fn, void *arg, const duet_opts *opts)
 {
+    struct duet__observed *observed = hooks ? (void *)((char *)work + size) : NULL;
     duet__future_init(&work->future, ops, opts, 2);
     if (opts && opts->name)
-        work->future.name = (const char *)work + size;
-    duet__parker_init(&work->parker, parker_ops, &work->future, parker_word);
+        work->future.name = (const char *)work + size + duet__observed_size(hooks);
+    duet__parker_init(&work->parker, parker_ops, &work->future, DUET__PARK_SLEEPING);
+    work->parker.context = duet__context_inherit();
+    if (observed)
+        duet__observe(observed, hooks, &work->future);
+    work->parker.observed = observed;
     work->fn = fn;
     work->arg = arg;
     work->drop = opts ? opts->drop : NULL;
+}
+
+void duet__work_release(struct duet__work *work)
+{
+    duet_context_unref(work->parker.context);
+    if (work->parker.observed)
+        duet__hooks_unref(work->parker.observed->hooks);
+    duet__free(work);
+}
+
+duet_context *duet__work_context(const duet_future *f)
+{
+    bool is_work = f->ops->cancel == duet__work_cancel;
+    return is_work ? duet__container(f, struct duet__work, future)->parker.context : NULL;
 }
 
 duet_result duet__work_run(struct duet__work *work)
@@ -66,11 +88,22 @@ duet_result duet__work_run(struct duet__work *work)
     return result;
 }
 
+static void settle_observed(struct duet__work *work, duet_result result, uint32_t also_state)
+{
+    duet__tell_settled(&work->parker, result);
+    uint64_t before = duet__settling_set(work->parker.observed->id);
+    duet__future_settle(&work->future, result, also_state);
+    duet__settling_set(before);
+}
+
 static void settle(struct duet__work *work, duet_result result, uint32_t also_state)
 {
     if (work->drop)
-        duet__call_bare(work->drop, work->arg);
-    duet__future_settle(&work->future, result, also_state);
+        duet__call_bare_in(work->parker.context, work->drop, work->arg);
+    if (work->parker.observed)
+        settle_observed(work, result, also_state);
+    else
+        duet__future_settle(&work->future, result, also_state);
 }
 
 void duet__work_settle(struct duet__work *work, duet_result result)

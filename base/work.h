@@ -1,7 +1,9 @@
 /* A piece of work: a function with its argument, its future, and the parker it sleeps on. Tasks and
  * jobs begin with one. */
 #pragma once
+#include "context.h"
 #include "future_impl.h"
+#include "hooks.h"
 
 /* Owned like its future, which comes first; the executor's reference ends in duet__work_end(). */
 struct duet__work {
@@ -16,13 +18,17 @@ struct duet__work {
 int duet__opts_check(const duet_opts *opts, const char **ret_why);
 /* Likewise, of a function with its opts. */
 int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why);
-/* A block of `size` bytes with room for the name behind it; uninitialised but for the name, which
- * duet__work_init() finds. NULL: no memory. free() it. */
-void *duet__work_alloc(size_t size, const duet_opts *opts);
-/* With two references: the handle's and the executor's. parker_word as in duet__parker_init(). */
-void duet__work_init(struct duet__work *work, size_t size, const struct duet__future_ops *ops,
-                     const struct duet__parker_ops *parker_ops, uint32_t parker_word, duet_fn *fn,
-                     void *arg, const duet_opts *opts);
+/* A block of `size` bytes with room behind it for what hooks (NULL: none) need, and the name;
+ * uninitialised but for the name, which duet__work_init() finds. NULL: no memory. duet__free() it. */
+void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_opts *opts);
+/* With two references: the handle's and the executor's; in the context of who runs here, and asleep. */
+void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *hooks,
+                     const struct duet__future_ops *ops, const struct duet__parker_ops *parker_ops,
+                     duet_fn *fn, void *arg, const duet_opts *opts);
+/* Once the last reference is gone: lets go of what it held, and frees it. */
+void duet__work_release(struct duet__work *work);
+/* The context of the work whose future this is; NULL: the empty one, or it is no work's. */
+duet_context *duet__work_context(const duet_future *f);
 /* Runs the function, where it may wait as its parker can. The caller has set duet__here(). */
 duet_result duet__work_run(struct duet__work *work);
 /* Drops the argument and settles. */

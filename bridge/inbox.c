@@ -19,6 +19,7 @@
  * that also looks whether a place came free meanwhile; who frees places reads that mark in the same
  * step as it frees them. So either the one sees the place or the other sees the waiter. */
 #include "inbox.h"
+#include "alloc.h"
 #include "check.h"
 
 #include <errno.h>
@@ -34,13 +35,18 @@
 #define WAITERS (UINT64_C(1) << 33) /* somebody waits for a place */
 #define REFERENCE (UINT64_C(1) << 34) /* bits from here on count references */
 
+enum {
+    LINE = 64, /* bytes of the cache */
+};
+
 /* Owned by its loop; freed when the last reference is gone. */
 struct duet__port {
+    void *block; /* as it was allocated; constant */
     /* Producers and the loop, each in a cache line of its own. */
-    _Alignas(64) struct duet__mpsc queue;
-    _Alignas(64) _Atomic uint64_t gate;
+    _Alignas(LINE) struct duet__mpsc queue;
+    _Alignas(LINE) _Atomic uint64_t gate;
     /* Constant. */
-    _Alignas(64) int event_fd;
+    _Alignas(LINE) int event_fd;
     uint32_t places;
     enum duet_when_full when_full;
     /* The loop's thread. */
@@ -57,14 +63,15 @@ static uint32_t places_taken(uint64_t gate)
 
 int duet__port_open(struct duet__port **ret, const duet_loop_config *config)
 {
-    struct duet__port *port = aligned_alloc(64, sizeof *port);
-    if (!port)
+    void *block = duet__alloc_zeroed(1, sizeof(struct duet__port) + LINE);
+    if (!block)
         return -ENOMEM;
-    memset(port, 0, sizeof *port);
+    struct duet__port *port = (void *)(((uintptr_t)block + LINE - 1) & ~(uintptr_t)(LINE - 1));
+    port->block = block;
     port->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (port->event_fd < 0) {
         int rc = -errno;
-        free(port);
+        duet__free(block);
         return rc;
     }
     duet__store_relaxed(&port->gate, REFERENCE); /* nobody else knows it yet */
@@ -78,7 +85,7 @@ int duet__port_open(struct duet__port **ret, const duet_loop_config *config)
 void duet__port_free(struct duet__port *port)
 {
     close(port->event_fd);
-    free(port);
+    duet__free(port->block);
 }
 
 void duet__port_ref(struct duet__port *port)
@@ -217,6 +224,11 @@ bool duet__port_shut(struct duet__port *port)
 bool duet__port_is_shut(struct duet__port *port)
 {
     return duet__load_relaxed(&port->gate) & SHUT; /* a mark, publishes nothing */
+}
+
+size_t duet__port_waiting(struct duet__port *port)
+{
+    return places_taken(duet__load_relaxed(&port->gate)); /* a number to show */
 }
 
 /* Takes a place and a reference; or only a reference, to wait for a place. */

@@ -72,7 +72,7 @@ void duet__own_pool_forget(const duet_pool *pool)
 duet_pool *duet__own_pool(enum duet__own_pool which)
 {
     duet_pool *pool = get(which), *ours = NULL;
-    if (pool || duet_pool_open(&ours, &configs[which]) < 0) /* not under the lock: it may log */
+    if (pool || duet__policy_make_pool(&ours, &configs[which]) < 0) /* not under the lock */
         return pool;
     duet__lock(&lock);
     bool first = !pools[which];

@@ -58,7 +58,7 @@ static int open_main(duet_loop **ret, duet_fn *fn, const duet_opts *opts)
     int rc = duet__work_check(fn, opts, &why);
     if (rc < 0)
         return duet__refuse("duet_run", rc, why);
-    return duet_loop_self() ? -EDEADLK : duet_loop_open(ret, &config);
+    return duet_loop_self() ? -EDEADLK : duet__policy_make_loop(ret, &config);
 }
 
 int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *ret)
@@ -117,8 +117,9 @@ static int start_thread(duet_loop *loop, const char *name)
 
 static int start(duet_loop **ret, const duet_loop_config *config)
 {
+    static const duet_loop_config defaults;
     duet_loop *loop;
-    int rc = duet_loop_open(&loop, config);
+    int rc = duet__policy_make_loop(&loop, config ? config : &defaults);
     if (rc < 0)
         return rc;
     rc = start_thread(loop, config && config->name ? config->name : "duet-loop");

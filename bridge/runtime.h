@@ -1,6 +1,11 @@
 /* What starting and ending share. */
 #pragma once
+#include <duet/loop.h>
 #include <duet/pool.h>
+
+/* Asks the process's policy; not under a lock. */
+int duet__policy_make_loop(duet_loop **ret, const duet_loop_config *config);
+int duet__policy_make_pool(duet_pool **ret, const duet_pool_config *config);
 
 /* The process's own pools. */
 enum duet__own_pool {

@@ -1,4 +1,5 @@
 /* The end of the whole runtime: all loops and pools of the process, by one deadline. */
+#include "alloc.h"
 #include "check.h"
 #include "loop_impl.h"
 #include "pool_impl.h"
@@ -36,8 +37,8 @@ static void runtime_release(struct runtime *runtime)
         duet_loop_unref(runtime->loops[i]);
     for (size_t i = 0; i < runtime->pool_count; i++)
         duet__pool_release(runtime->pools[i]);
-    free(runtime->loops);
-    free(runtime->pools);
+    duet__free(runtime->loops);
+    duet__free(runtime->pools);
 }
 
 /* What was accepted may end by itself: the loops' work first, which may still use the pools. */

@@ -1,6 +1,8 @@
 /* Work enters a loop: coroutines, callbacks, callbacks at a moment. */
 #include "submit.h"
+#include "alloc.h"
 #include "check.h"
+#include "context.h"
 #include "inbox.h"
 
 #include <errno.h>
@@ -77,30 +79,40 @@ struct soon {
     struct duet__node node;
     duet_callback *fn, *drop;
     void *arg;
+    duet_context *context; /* of who handed it over */
 };
+
+static void soon_free(struct soon *soon)
+{
+    duet_context_unref(soon->context);
+    duet__free(soon);
+}
 
 static void soon_run(struct duet__node *node, void *consumer)
 {
     struct soon *soon = duet__container(node, struct soon, node);
     duet_loop *loop = consumer;
-    if (!loop->buried)
-        soon->fn(soon->arg);
-    else if (soon->drop)
-        duet__call_bare(soon->drop, soon->arg);
-    free(soon);
+    duet_callback *fn = loop->buried ? soon->drop : soon->fn;
+    if (fn)
+        duet__call_bare_in(soon->context, fn, soon->arg);
+    soon_free(soon);
 }
 
 int duet_call_soon_with(duet_loop *loop, duet_callback *fn, void *arg, duet_callback *drop)
 {
     if (!loop || !fn)
         return duet__bad_argument(__func__, loop ? "fn is NULL" : "loop is NULL");
-    struct soon *soon = malloc(sizeof *soon);
+    struct soon *soon = duet__alloc(sizeof *soon);
     if (!soon)
         return -ENOMEM;
-    *soon = (struct soon){.node.run = soon_run, .fn = fn, .drop = drop, .arg = arg};
+    *soon = (struct soon){.node.run = soon_run,
+                          .fn = fn,
+                          .drop = drop,
+                          .arg = arg,
+                          .context = duet__context_inherit()};
     int rc = duet__hand_over(loop, &soon->node, true, DUET_NOW);
     if (rc < 0)
-        free(soon);
+        soon_free(soon);
     return rc;
 }
 

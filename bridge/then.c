@@ -1,5 +1,7 @@
 /* Callbacks of a future: each runs on the loop it was given, in a later turn. */
+#include "alloc.h"
 #include "check.h"
+#include "context.h"
 #include "future_impl.h"
 #include "loop_impl.h"
 
@@ -16,18 +18,20 @@ struct then {
     duet_loop *loop;
     duet_callback *fn, *drop;
     void *arg;
+    duet_context *context; /* of who asked for it */
 };
 
 static void then_free(struct then *then)
 {
+    duet_context_unref(then->context);
     duet_loop_unref(then->loop);
-    free(then);
+    duet__free(then);
 }
 
 static void then_drop(struct then *then)
 {
     if (then->drop)
-        duet__call_bare(then->drop, then->arg);
+        duet__call_bare_in(then->context, then->drop, then->arg);
     then_free(then);
 }
 
@@ -39,7 +43,7 @@ static void then_run(struct duet__node *node, void *consumer)
         then_drop(then);
         return;
     }
-    then->fn(then->arg);
+    duet__call_bare_in(then->context, then->fn, then->arg);
     then_free(then);
 }
 
@@ -66,7 +70,7 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
         return -EOWNERDEAD;
     if (duet__port_is_shut(loop->port))
         return -ESHUTDOWN;
-    struct then *then = calloc(1, sizeof *then);
+    struct then *then = duet__alloc_zeroed(1, sizeof *then);
     if (!then)
         return -ENOMEM;
     then->waiter.fire = then_fire;
@@ -75,6 +79,7 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
     then->fn = fn;
     then->arg = arg;
     then->drop = drop;
+    then->context = duet__context_inherit();
     bool posted = true;
     if (!settled)
         duet__lock(&f->lock);

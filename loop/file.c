@@ -1,4 +1,5 @@
 /* Reading, writing, and what else is done to files. */
+#include "alloc.h"
 #include "check.h"
 #include "io.h"
 #include "loop_impl.h"
@@ -264,11 +265,11 @@ ssize_t duet_sendfile(int to, int from, off_t *at, size_t n, duet_deadline by)
     size_t done = 0;
     if (!at || *at < 0)
         return duet__bad_argument(__func__, at ? "*at is negative" : "at is NULL");
-    char *buf = malloc(n < SENDFILE_PIECE ? n + 1 : SENDFILE_PIECE);
+    char *buf = duet__alloc(n < SENDFILE_PIECE ? n + 1 : SENDFILE_PIECE);
     if (!buf)
         return -ENOMEM;
     ssize_t rc = send_pieces(buf, to, from, *at, n, by, &done);
-    free(buf);
+    duet__free(buf);
     *at += (off_t)done;
     return done > 0 ? (ssize_t)done : rc;
 }

@@ -27,8 +27,11 @@ static void io_done(struct duet__op *op, int32_t result, bool more)
 {
     struct duet__io *io = duet__container(op, struct duet__io, op);
     (void)more;
+    struct duet__parker *parker = io->parker;
     io->result = result;
-    duet__unpark(io->parker);
+    duet__unpark(parker);
+    if (parker->observed) /* it was the kernel */
+        duet__note_nobody(parker->observed);
 }
 
 static void ignore_done(struct duet__op *op, int32_t result, bool more)

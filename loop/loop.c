@@ -1,4 +1,5 @@
 /* The loop's life: open → run → stop → end → closed. */
+#include "alloc.h"
 #include "check.h"
 #include "co/overflow.h"
 #include "cpu.h"
@@ -52,8 +53,6 @@ static int config_check(const duet_loop_config *config)
                             "DUET_BACKEND_AUTO");
     if (config->backend != DUET_BACKEND_AUTO && config->backend != DUET_BACKEND_URING)
         return duet__bad_argument(function, "backend is unknown");
-    if (config->hooks)
-        return duet__refuse(function, -ENOTSUP, "hooks are not in this version");
     if (!duet__reserved_unused(config->reserved, sizeof config->reserved / sizeof(uintptr_t)))
         return duet__bad_argument(function, "reserved is not zero: was the structure initialised?");
     return 0;
@@ -93,10 +92,11 @@ static bool count_rests(struct duet__census *census)
     duet__list_for_each(link, &all)
     {
         duet_loop *loop = duet__container(link, duet_loop, all);
-        if (!duet__load_relaxed(&loop->turns)) /* a look: it turns soon, or does not any more */
+        uint32_t turns = duet__load_relaxed(&loop->turns); /* a look: it may change just now */
+        if (turns == DUET__TURNS_NOT)
             continue;
         census->threads++;
-        all_rest = all_rest && duet__loop_rests(loop, census);
+        all_rest = all_rest && turns == DUET__TURNS_ALONE && duet__loop_rests(loop, census);
     }
     duet__unlock(&all_lock);
     return all_rest;
@@ -126,7 +126,7 @@ duet_loop **duet__loop_ref_all(size_t *ret_n)
     size_t n = 0;
     duet__lock(&all_lock);
     duet__list_for_each(link, &all) n++;
-    duet_loop **loops = n ? malloc(n * sizeof(duet_loop *)) : NULL;
+    duet_loop **loops = n ? duet__alloc(n * sizeof(duet_loop *)) : NULL;
     *ret_n = n;
     n = 0;
     if (loops) {
@@ -149,11 +149,13 @@ static void warn_stacks(void *ctx, const char *line)
     duet__log(DUET_WARNING, "loop '%s': %s", ((duet_loop *)ctx)->config.name, line);
 }
 
+static const struct duet__stacks_host stacks_host = {duet__alloc_zeroed, duet__free, warn_stacks};
+
 static void stacks_init(duet_loop *loop)
 {
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         duet__stacks_init(&loop->stacks[i], (size_t)1 << (DUET__STACK_CLASS_LEAST + i),
-                          duet__task_stack_main, warn_stacks, loop);
+                          duet__task_stack_main, &stacks_host, loop);
 }
 
 struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size)
@@ -195,6 +197,13 @@ static const struct duet__future_ops end_ops = {.kind = "loop",
 static void stop_run(struct duet__node *node, void *consumer);
 static void drain_run(struct duet__node *node, void *consumer);
 
+static void loop_free(duet_loop *loop)
+{
+    duet__hooks_unref(loop->hooks);
+    duet__free((char *)loop->config.name);
+    duet__free(loop);
+}
+
 int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
 {
     duet_loop_config given = {0};
@@ -206,20 +215,21 @@ int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
     if (rc < 0)
         return rc;
     config_defaults(&given);
-    duet_loop *loop = calloc(1, sizeof *loop);
+    duet_loop *loop = duet__alloc_zeroed(1, sizeof *loop);
     if (!loop)
         return -ENOMEM;
     loop->config = given;
-    loop->config.name = strdup(given.name);
-    if (!loop->config.name) {
-        rc = -ENOMEM;
-        goto fail_loop;
-    }
+    loop->config.name = duet__alloc_string(given.name);
+    rc = loop->config.name ? duet__hooks_open(&loop->hooks, given.hooks, given.name, __func__)
+                           : -ENOMEM;
+    if (rc < 0)
+        goto fail;
+    loop->config.hooks = NULL; /* the caller's; ours are copies */
     rc = duet__port_open(&loop->port, &loop->config);
     if (rc < 0) {
         duet__log(DUET_ERROR, "loop '%s' cannot be opened: its eventfd: %s%s", given.name,
                   duet_strerror(rc), rc == -EMFILE ? " (raise RLIMIT_NOFILE, ulimit -n)" : "");
-        goto fail_name;
+        goto fail;
     }
     duet__future_init(&loop->started, &started_ops, NULL, 1);
     duet__future_init(&loop->end, &end_ops, NULL, 1);
@@ -239,10 +249,8 @@ int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
     *ret = loop;
     return 0;
 
-fail_name:
-    free((char *)loop->config.name);
-fail_loop:
-    free(loop);
+fail:
+    loop_free(loop);
     return rc;
 }
 
@@ -264,8 +272,7 @@ void duet_loop_unref(duet_loop *loop)
     if (loop->has_thread) /* let go of without a close: nobody will join it */
         pthread_detach(loop->thread);
     duet__port_free(loop->port);
-    free((char *)loop->config.name);
-    free(loop);
+    loop_free(loop);
 }
 
 /* ---- Running ---- */
@@ -323,10 +330,10 @@ static void end(duet_loop *loop, int rc)
     duet__future_settle(&loop->end, rc < 0 ? duet_err(rc) : duet_ok(), 0);
 }
 
-int duet_loop_run(duet_loop *loop)
+int duet__loop_take(duet_loop *loop)
 {
     if (!loop)
-        return duet__bad_argument(__func__, "loop is NULL");
+        return duet__bad_argument("duet_loop_run", "loop is NULL");
     if (duet__is_foreign(loop->process))
         return -EOWNERDEAD;
     if (loop_here)
@@ -334,30 +341,65 @@ int duet_loop_run(duet_loop *loop)
     if (!claim(loop))
         return -EALREADY;
     duet_loop_ref(loop);
+    return 0;
+}
+
+int duet__loop_begin(duet_loop *loop)
+{
     int rc = begin(loop);
+    if (rc == 0)
+        loop_here = loop;
+    return rc;
+}
+
+void duet__loop_turns(duet_loop *loop, enum duet__turns how)
+{
+    duet__store_relaxed(&loop->turns, how);
+    duet__future_settle(&loop->started, duet_ok(), 0);
+}
+
+void duet__loop_finish(duet_loop *loop)
+{
+    duet__store_relaxed(&loop->turns, DUET__TURNS_NOT);
+    loop_here = NULL;
+    finish(loop);
+}
+
+void duet__loop_cannot_begin(duet_loop *loop, int rc)
+{
+    if (duet__port_shut(loop->port))
+        duet_loop_unref(loop);
+    duet__loop_bury(loop);
+    duet__future_settle(&loop->started, duet_err(rc), 0);
+}
+
+void duet__loop_end(duet_loop *loop, int rc)
+{
+    end(loop, rc);
+    duet_loop_unref(loop);
+}
+
+int duet_loop_run(duet_loop *loop)
+{
+    int rc = duet__loop_take(loop);
+    if (rc < 0)
+        return rc;
+    rc = duet__loop_begin(loop);
     struct duet__parker *before = duet__here();
     struct duet__wait stand;
     loop->outer = before;
     duet__graph_stand(&stand, before, &loop->end);
     before = duet__here_set(duet__here_bare());
     if (rc == 0) {
-        loop_here = loop;
-        duet__store_relaxed(&loop->turns, 1);
-        duet__future_settle(&loop->started, duet_ok(), 0);
+        duet__loop_turns(loop, DUET__TURNS_ALONE);
         duet__loop_turn_until_stopped(loop);
-        duet__store_relaxed(&loop->turns, 0);
-        loop_here = NULL;
-        finish(loop);
+        duet__loop_finish(loop);
     } else {
-        if (duet__port_shut(loop->port))
-            duet_loop_unref(loop);
-        duet__loop_bury(loop);
-        duet__future_settle(&loop->started, duet_err(rc), 0);
+        duet__loop_cannot_begin(loop, rc);
     }
     duet__here_set(before);
     duet__wait_leave(&stand);
-    end(loop, rc);
-    duet_loop_unref(loop);
+    duet__loop_end(loop, rc);
     return rc;
 }
 
@@ -441,7 +483,7 @@ static void listing_unref(struct listing *listing)
         return;
     duet__receipt_clear(&listing->receipt);
     duet_future_unref(listing->done);
-    free(listing);
+    duet__free(listing);
 }
 
 static void listing_run(struct duet__node *node, void *consumer)
@@ -479,10 +521,10 @@ static void list_stuck(duet_loop *loop, duet_receipt *receipt)
 
 int duet__loop_list_left(duet_loop *loop, duet_receipt *receipt)
 {
-    struct listing *listing = calloc(1, sizeof *listing);
+    struct listing *listing = duet__alloc_zeroed(1, sizeof *listing);
     int rc = listing ? duet_future_open(&listing->done) : -ENOMEM;
     if (rc < 0) {
-        free(listing);
+        duet__free(listing);
         receipt->unlisted++;
         return -ETIME;
     }

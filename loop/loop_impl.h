@@ -16,11 +16,27 @@ enum duet__loop_state {
     DUET__LOOP_CLAIMED, /* somebody is its one consumer; → the future `end` settles */
 };
 
+enum duet__turns {
+    DUET__TURNS_NOT,
+    DUET__TURNS_ALONE, /* its thread has nothing else to do */
+    DUET__TURNS_IN_HOST, /* a guest: what its thread does besides, nobody knows */
+};
+
 enum {
     DUET__STACK_CLASS_LEAST = 14, /* 16 KiB */
     DUET__STACK_CLASS_MOST = 30, /* 1 GiB */
     DUET__STACK_CLASSES = DUET__STACK_CLASS_MOST - DUET__STACK_CLASS_LEAST + 1,
     DUET__IO_LISTS = 256,
+};
+
+/* A loop that lives in a foreign one (guest.c). Owned by its loop, used by its thread alone. */
+struct duet__guest {
+    bool attached;
+    bool turning;
+    bool rests; /* between turns, with nothing to do: what becomes ready must say so */
+    bool asleep; /* likewise, and its port too */
+    int epoll_fd, event_fd, timer_fd;
+    int64_t armed_ns; /* what the timer is set to; DUET__NEVER: nothing */
 };
 
 /* A queue of nodes, first in, first out; the loop's thread alone. */
@@ -33,6 +49,7 @@ struct duet__run_queue {
 struct duet_loop {
     struct duet__port *port; /* constant */
     duet_loop_config config; /* constant; name is a copy */
+    struct duet__hooks *hooks; /* constant; NULL: none */
     _Atomic uint32_t state; /* enum duet__loop_state; claimed by compare and swap */
     duet_future started; /* settles when it turns, or with why it cannot */
     duet_future end; /* settles when nothing of it runs any more */
@@ -57,6 +74,7 @@ struct duet_loop {
     const struct duet__parker
         *outer; /* who runs the loop: it cannot go on before the loop has ended */
     int64_t now_ns; /* the clock at the beginning of this turn */
+    duet_result result; /* what the coroutine came to that has just ended */
     struct duet__run_queue ready;
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
     struct duet__heap timers;
@@ -64,7 +82,7 @@ struct duet_loop {
     /* Odd while the loop sleeps and only other threads could give it anything to do: all that
      * lives in it has joined the graph; one more at each change. For the census. */
     _Atomic uint32_t rests;
-    _Atomic uint32_t turns; /* 1 while a thread turns it; relaxed: a look */
+    _Atomic uint32_t turns; /* enum duet__turns; relaxed: a look */
     bool looks; /* at the graph, and runs nothing else meanwhile */
     struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
     struct duet__list in_flight[DUET__IO_LISTS]; /* operations, by their descriptor */
@@ -75,6 +93,7 @@ struct duet_loop {
     bool stopping;
     bool told_no_stack;
     bool buried; /* it never ran, and never will: callbacks are dropped */
+    struct duet__guest guest;
     struct duet__spin spin;
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };
@@ -83,6 +102,25 @@ struct duet_loop {
 void duet__loop_ready(duet_loop *loop, struct duet__node *node);
 /* Turns until the loop has been stopped and everything has ended. */
 void duet__loop_turn_until_stopped(duet_loop *loop);
+/* One turn, which takes first what the ring has, without a wait at its end. */
+void duet__loop_turn_once(duet_loop *loop);
+/* Is there more to do at once? */
+bool duet__loop_has_more(duet_loop *loop);
+/* Has it been stopped, and everything ended? Then nothing can enter it any more. */
+bool duet__loop_has_ended(duet_loop *loop);
+/* Before a rest: gives some memory back; returns when there is something to do at the latest. */
+int64_t duet__loop_next_ns(duet_loop *loop);
+/* The parts of running a loop on this thread, in this order. Take: 0 and a reference, or why not.
+ * Begin: 0, or then cannot_begin() and end(). Turns: it does from here on. Finish, and end, which
+ * lets go of the reference. */
+int duet__loop_take(duet_loop *loop);
+int duet__loop_begin(duet_loop *loop);
+void duet__loop_cannot_begin(duet_loop *loop, int rc);
+void duet__loop_turns(duet_loop *loop, enum duet__turns how);
+void duet__loop_finish(duet_loop *loop);
+void duet__loop_end(duet_loop *loop, int rc);
+/* Of a guest between its turns: its descriptor becomes readable. */
+void duet__guest_rouse(duet_loop *loop);
 /* Instead, if it cannot turn: cancels and drops what it had accepted. */
 void duet__loop_bury(duet_loop *loop);
 /* In the census: does it rest? */
@@ -92,7 +130,7 @@ void duet__loop_join_waits(duet_loop *loop);
 /* When the next of them has; DUET__NEVER: there is none. */
 int64_t duet__loop_next_join_ns(const duet_loop *loop);
 /* All loops of this process, each with a reference. NULL: there are none, or (*ret_n > 0) no
- * memory. free() it. */
+ * memory. duet__free() it. */
 duet_loop **duet__loop_ref_all(size_t *ret_n);
 /* The parts of a shutdown: refuse submissions and end when nothing is left; wait for that; list
  * what is left: -ETIME, or 0 since it has ended after all. */

@@ -26,6 +26,7 @@ bool duet__port_post(struct duet__port *port, struct duet__node *node);
  * else closes. */
 bool duet__port_shut(struct duet__port *port);
 bool duet__port_is_shut(struct duet__port *port); /* a look */
+size_t duet__port_waiting(struct duet__port *port); /* a look: submissions not admitted yet */
 
 /* By the loop's thread only. */
 int duet__port_fd(struct duet__port *port); /* becomes readable when signalled; never read */

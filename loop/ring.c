@@ -301,6 +301,11 @@ void duet__ring_watch(struct duet__ring *ring, int fd)
     arm_watch(ring);
 }
 
+int duet__ring_signal(struct duet__ring *ring, int event_fd)
+{
+    return io_uring_register_eventfd(&ring->uring, event_fd);
+}
+
 /* ---- The face ---- */
 
 int duet__ring_poll(struct duet__ring *ring)

@@ -1,5 +1,6 @@
 /* Signals: a handler notes them in a word and signals an eventfd, which can be waited for like any
  * descriptor. */
+#include "alloc.h"
 #include "atomic.h"
 #include "check.h"
 #include "fork.h"
@@ -104,7 +105,7 @@ static void destroy(struct duet_signals *s)
 {
     if (s->event_fd >= 0)
         close(s->event_fd);
-    free(s);
+    duet__free(s);
 }
 
 int duet_signals_open(duet_signals **ret, const int *signos, size_t n)
@@ -114,7 +115,7 @@ int duet_signals_open(duet_signals **ret, const int *signos, size_t n)
     for (size_t i = 0; i < n; i++)
         if (signos[i] <= 0 || signos[i] >= _NSIG)
             return duet__bad_argument(__func__, "one of signos is no signal");
-    duet_signals *s = calloc(1, sizeof *s);
+    duet_signals *s = duet__alloc_zeroed(1, sizeof *s);
     if (!s)
         return -ENOMEM;
     s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -1,3 +1,4 @@
+#include "alloc.h"
 #include "check.h"
 #include "log.h"
 #include "loop_impl.h"
@@ -40,6 +41,8 @@ static void look_again_at(struct duet__task *task, struct duet__wait *wait)
 static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
 {
     struct duet__task *task = task_of_parker(parker);
+    if (parker->observed)
+        duet__note_nobody(parker->observed);
     /* Publishes that the node is free to be queued. Pairs with the acquire of whoever clears
      * SLEEPING. */
     if (!duet__cas_release(&parker->word, &seen, asleep))
@@ -118,8 +121,12 @@ static void task_wake_cancelled(struct duet__parker *parker)
 static void task_pass(struct duet__parker *parker)
 {
     struct duet__task *task = task_of_parker(parker);
+    if (parker->observed)
+        duet__note_nobody(parker->observed);
+    task->passes = true;
     duet__loop_ready(task->loop, &task->node);
     leave(task);
+    task->passes = false;
 }
 
 /* Not the beginning of this turn: a deadline that has just passed is in the past. */
@@ -171,7 +178,7 @@ int duet_yield(void)
 
 static void task_release(duet_future *f)
 {
-    free(duet__container(f, struct duet__task, work.future));
+    duet__work_release(&duet__container(f, struct duet__task, work.future)->work);
 }
 
 /* One that has not started will; one that has settles when its function returns. */
@@ -232,20 +239,43 @@ void duet__task_stack_main(void *arg)
         struct duet__task *task = stack->work;
         duet_loop *loop = task->loop;
         errno = 0;
-        duet_result result = duet__work_run(&task->work);
+        loop->result = duet__work_run(&task->work);
         duet__check(!duet__is_foreign(loop->process),
                     "a child that was forked in a coroutine ends by exec or _exit");
-        check_stack(stack);
-        stack->co.name = NULL;
-        duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
-        duet__store_relaxed(&loop->running, NULL);
-        duet__unlock(&loop->running_lock);
-        duet__here_set(duet__here_bare()); /* the task may be gone when it has settled */
-        task_end(task, result);
-        loop->coroutine_count--;
-        duet__stacks_put(stack);
+        stack->work = NULL;
         duet__co_switch(&stack->co, &loop->scheduler);
     }
+}
+
+/* Its function has returned. The task may be gone when it has settled. */
+static void coroutine_end(duet_loop *loop, struct duet__task *task, struct duet__stack *stack)
+{
+    duet_result result = loop->result; /* what settling runs may run others */
+    stack->co.name = NULL;
+    duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
+    duet__store_relaxed(&loop->running, NULL);
+    duet__unlock(&loop->running_lock);
+    loop->coroutine_count--;
+    duet__stacks_put(stack);
+    task_end(task, result);
+}
+
+static size_t ready_count(const duet_loop *loop)
+{
+    return loop->ready.count + loop->arrivals.count;
+}
+
+static void tell_step_began(duet_loop *loop, struct duet__task *task)
+{
+    duet__tell(&task->work.parker, DUET__HOOK_STEP_BEGAN, duet__clock_ns(), ready_count(loop));
+}
+
+static void tell_step_ended(duet_loop *loop, struct duet__task *task, bool parked)
+{
+    int64_t now_ns = duet__clock_ns();
+    duet__tell(&task->work.parker, DUET__HOOK_STEP_ENDED, now_ns, ready_count(loop));
+    if (parked)
+        duet__tell(&task->work.parker, DUET__HOOK_PARKED, now_ns, ready_count(loop));
 }
 
 static void resume(struct duet__node *node, void *consumer)
@@ -253,12 +283,20 @@ static void resume(struct duet__node *node, void *consumer)
     duet_loop *loop = consumer;
     struct duet__task *task = task_of_node(node);
     struct duet__stack *stack = task->stack;
+    if (task->work.parker.observed)
+        tell_step_began(loop, task);
     duet__here_set(&task->work.parker);
     duet__store_relaxed(&loop->running, task);
     duet__co_switch(&loop->scheduler, &stack->co);
-    duet__store_relaxed(&loop->running, NULL);
     duet__here_set(duet__here_bare());
     check_stack(stack);
+    /* Alive in any case: if it sleeps and somebody has woken it already, it is ours to run. */
+    if (task->work.parker.observed)
+        tell_step_ended(loop, task, stack->work && !task->passes);
+    if (stack->work)
+        duet__store_relaxed(&loop->running, NULL);
+    else
+        coroutine_end(loop, task, stack);
 }
 
 /* 0, or why this task, which is ours now, cannot start. */
@@ -313,15 +351,14 @@ static void start(struct duet__node *node, void *consumer)
 static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,
                                    void *arg, const duet_opts *opts)
 {
-    struct duet__task *task = duet__work_alloc(sizeof *task, opts);
+    struct duet__task *task = duet__work_alloc(sizeof *task, loop->hooks, opts);
     if (!task)
         return NULL;
-    duet__work_init(&task->work, sizeof *task, ops, &task_parker_ops, DUET__PARK_SLEEPING, fn, arg,
-                    opts);
+    duet__work_init(&task->work, sizeof *task, loop->hooks, ops, &task_parker_ops, fn, arg, opts);
     task->node.counted = false;
     task->timer.place = 0;
     task->loop = loop;
-    task->started = false;
+    task->started = task->passes = false;
     duet__store_relaxed(&task->since_ns, 0);
     task->stack = NULL;
     task->stack_size = opts ? opts->stack_size : 0;
@@ -329,11 +366,22 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
     return task;
 }
 
+/* To the hooks, before anybody else knows it. */
+static void tell_spawned(duet_loop *loop, struct duet__task *task)
+{
+    size_t queued =
+        duet_loop_self() == loop ? ready_count(loop) : duet__port_waiting(loop->port);
+    duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, duet__clock_ns(), queued);
+}
+
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts)
 {
     struct duet__task *task = task_new(loop, &coroutine_ops, fn, arg, opts);
-    if (task)
-        task->node.run = start;
+    if (!task)
+        return NULL;
+    task->node.run = start;
+    if (task->work.parker.observed)
+        tell_spawned(loop, task);
     return task;
 }
 
@@ -348,7 +396,11 @@ static void moment_due(struct duet__node *node, void *consumer)
         duet__heap_remove(&loop->timers, &task->timer);
     duet_result result = duet_err(-ECANCELED);
     if (!duet__park_cancelled(&task->work.parker)) {
-        task->callback(task->work.arg);
+        if (task->work.parker.observed)
+            tell_step_began(loop, task);
+        duet__call_bare_in(task->work.parker.context, task->callback, task->work.arg);
+        if (task->work.parker.observed)
+            tell_step_ended(loop, task, false);
         result = duet_ok();
     }
     task_end(task, result);
@@ -388,6 +440,8 @@ struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_ca
     task->node.run = moment_arrive;
     task->callback = fn;
     task->at_ns = at_ns;
+    if (task->work.parker.observed)
+        tell_spawned(loop, task);
     return task;
 }
 
@@ -400,13 +454,15 @@ duet_future *duet_spawn_with(duet_fn *fn, void *arg, const duet_opts *opts)
     duet__check(loop != NULL,
                 "duet_spawn() runs on a loop's thread; from others use duet_submit()");
     int rc = duet__work_check(fn, opts, &why);
-    if (rc == 0 && loop->stopping)
-        rc = -ESHUTDOWN;
     struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
     if (!task)
         return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
-    duet__loop_ready(loop, &task->node);
-    return &task->work.future;
+    duet_future *f = &task->work.future;
+    if (loop->stopping)
+        duet__work_refuse(&task->work, -ESHUTDOWN);
+    else
+        duet__loop_ready(loop, &task->node);
+    return f;
 }
 
 duet_future *duet_spawn(duet_fn *fn, void *arg)

@@ -23,6 +23,7 @@ struct duet__task {
     duet_loop *loop;
     struct duet__list live; /* in the loop's list from its start to its end */
     bool started; /* written by the loop while the task is not asleep */
+    bool passes; /* it stands aside, and waits for nothing */
     _Atomic int64_t since_ns; /* when it started; relaxed */
     struct duet__stack *stack; /* from its start to its end; NULL: not started, or has none */
     size_t stack_size; /* 0: the loop's */
@@ -30,7 +31,7 @@ struct duet__task {
     int64_t at_ns; /* … and its moment */
 };
 
-/* A task that is not handed over yet; its opts are good. NULL: no memory. */
+/* A task that is not handed over yet, and that the hooks know; its opts are good. NULL: no memory. */
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts);
 struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
                                          void *arg);

@@ -14,6 +14,8 @@ enum {
 void duet__loop_ready(duet_loop *loop, struct duet__node *node)
 {
     duet__run_queue_push(&loop->ready, node);
+    if (__builtin_expect(loop->guest.rests, 0))
+        duet__guest_rouse(loop);
 }
 
 /* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
@@ -134,48 +136,73 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
         duet__spin_slept(&loop->spin, duet__clock_ns() - start_ns);
 }
 
-/* Nothing is ready: look a little, then sleep. */
-static void rest(duet_loop *loop)
+static int64_t nearest_ns(const duet_loop *loop)
 {
     int64_t by_ns = duet__heap_nearest_ns(&loop->timers);
     int64_t join_ns = duet__loop_next_join_ns(loop);
-    if (join_ns < by_ns)
-        by_ns = join_ns;
-    if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
-        loop->spin.budget_ns = loop->spin.limit_ns;
-    if (duet__spin(&loop->spin, something_came, loop, by_ns))
-        return;
+    return join_ns < by_ns ? join_ns : by_ns;
+}
+
+int64_t duet__loop_next_ns(duet_loop *loop)
+{
+    int64_t by_ns = nearest_ns(loop);
     bool more_to_trim = false;
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         if (loop->stacks[i].warm_count > 0)
             more_to_trim |= duet__stacks_trim(&loop->stacks[i]);
     if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
         by_ns = loop->now_ns + TRIM_EVERY_NS;
-    sleep_until(loop, by_ns);
+    return by_ns;
 }
 
-static bool has_ended(duet_loop *loop)
+/* Nothing is ready: look a little, then sleep. */
+static void rest(duet_loop *loop)
+{
+    if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
+        loop->spin.budget_ns = loop->spin.limit_ns;
+    if (!duet__spin(&loop->spin, something_came, loop, nearest_ns(loop)))
+        sleep_until(loop, duet__loop_next_ns(loop));
+}
+
+bool duet__loop_has_ended(duet_loop *loop)
 {
     return (loop->stopping || loop->draining) && loop->live_count == 0 &&
            duet__port_close(loop->port);
 }
 
+static void turn(duet_loop *loop)
+{
+    loop->now_ns = duet__clock_ns();
+    receive(loop);
+    expire(loop);
+    admit(loop);
+    run_ready(loop);
+    if (duet__ring_has_work(&loop->ring))
+        complete(loop);
+}
+
 void duet__loop_turn_until_stopped(duet_loop *loop)
 {
     for (;;) {
-        loop->now_ns = duet__clock_ns();
-        receive(loop);
-        expire(loop);
-        admit(loop);
-        run_ready(loop);
-        if (duet__ring_has_work(&loop->ring))
-            complete(loop);
+        turn(loop);
         if (loop->ready.count == 0 && loop->arrivals.count == 0) {
-            if (has_ended(loop))
+            if (duet__loop_has_ended(loop))
                 return;
             rest(loop);
         }
     }
+}
+
+void duet__loop_turn_once(duet_loop *loop)
+{
+    if (duet__ring_has_work(&loop->ring))
+        complete(loop);
+    turn(loop);
+}
+
+bool duet__loop_has_more(duet_loop *loop)
+{
+    return loop->ready.count > 0 || loop->arrivals.count > 0 || something_came(loop);
 }
 
 void duet__loop_bury(duet_loop *loop)

@@ -1,4 +1,5 @@
 /* The pool's life: open → … → drain, close or shut down. */
+#include "alloc.h"
 #include "check.h"
 #include "clock.h"
 #include "cpu.h"
@@ -78,7 +79,7 @@ duet_pool **duet__pool_hold_all(size_t *ret_n)
     size_t n = 0;
     duet__lock(&all_lock);
     duet__list_for_each(link, &all) n++;
-    duet_pool **pools = n ? malloc(n * sizeof(duet_pool *)) : NULL;
+    duet_pool **pools = n ? duet__alloc(n * sizeof(duet_pool *)) : NULL;
     *ret_n = n;
     n = 0;
     if (pools) {
@@ -120,8 +121,6 @@ static int config_check(const duet_pool_config *config)
         return duet__bad_argument(function, "stack_size is below PTHREAD_STACK_MIN");
     if (config->stack_size > STACK_SIZE_MOST)
         return duet__bad_argument(function, "stack_size is above 1 GiB");
-    if (config->hooks)
-        return duet__refuse(function, -ENOTSUP, "hooks are not in this version");
     if (!duet__reserved_unused(config->reserved, sizeof config->reserved / sizeof(uintptr_t)))
         return duet__bad_argument(function, "reserved is not zero: was the structure initialised?");
     return 0;
@@ -181,12 +180,18 @@ static const struct duet__future_ops empty_ops = {.kind = "pool",
 static const struct duet__future_ops left_ops = {
     .kind = "pool", .cancel = moment_of_pool_cancel, .release = moment_of_pool_cancel};
 
+static void pool_free_memory(duet_pool *pool)
+{
+    duet__hooks_unref(pool->hooks);
+    duet__free((char *)pool->config.name);
+    duet__free(pool);
+}
+
 static void pool_free(duet_pool *pool)
 {
     unlist_pool(pool);
     duet__graph_pass(); /* no search looks at a job of ours any more */
-    free((char *)pool->config.name);
-    free(pool);
+    pool_free_memory(pool);
 }
 
 /* Under the lock, which whoever waits takes once more before it goes on: has the last one gone? A
@@ -285,15 +290,18 @@ int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
         rc = config_defaults(&given);
     if (rc < 0)
         return rc;
-    duet_pool *pool = calloc(1, sizeof *pool);
+    duet_pool *pool = duet__alloc_zeroed(1, sizeof *pool);
     if (!pool)
         return -ENOMEM;
     pool->config = given;
-    pool->config.name = strdup(given.name);
-    if (!pool->config.name) {
-        free(pool);
-        return -ENOMEM;
+    pool->config.name = duet__alloc_string(given.name);
+    rc = pool->config.name ? duet__hooks_open(&pool->hooks, given.hooks, given.name, __func__)
+                           : -ENOMEM;
+    if (rc < 0) {
+        pool_free_memory(pool);
+        return rc;
     }
+    pool->config.hooks = NULL; /* the caller's; ours are copies */
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         duet__list_init(&pool->lanes[lane]);
     duet__list_init(&pool->running);
@@ -393,7 +401,7 @@ int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
     snprintf(place, sizeof place, "pool '%s'", pool->config.name);
     duet__lock(&pool->lock);
     unsigned count = pool->stats.busy, named = 0;
-    struct duet__job **left = count ? malloc(count * sizeof(struct duet__job *)) : NULL;
+    struct duet__job **left = count ? duet__alloc(count * sizeof(struct duet__job *)) : NULL;
     for (struct duet__list *link = pool->running.next; left && link != &pool->running;
          link = link->next) {
         left[named] = duet__container(link, struct duet__job, link);
@@ -407,7 +415,7 @@ int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
         duet__receipt_add(receipt, &left[i]->work.future, place, waits_for);
         duet_future_unref(&left[i]->work.future);
     }
-    free(left);
+    duet__free(left);
     if (count > 0)
         return -ETIME;
     /* Nothing runs: the last are just settling, or somebody was promised a place and does not come. */

@@ -75,6 +75,7 @@ struct duet_pool {
     duet_future left; /* settles when leaving and no worker is left */
     duet_pool_stats stats;
     duet_pool_config config; /* constant; name is a copy */
+    struct duet__hooks *hooks; /* constant; NULL: none */
     uint32_t process; /* constant: in which it was opened */
     struct duet__list all; /* in the list of all pools, under its lock */
 };
@@ -99,6 +100,9 @@ struct duet__waiter *duet__pool_promise_place(duet_pool *pool);
 void duet__job_remove(struct duet__job *job);
 /* Without the lock, of a job that was removed: it never ran. */
 void duet__job_end_unrun(struct duet__job *job, int err);
+
+/* To the hooks of a job's pool, without the lock. */
+void duet__job_tell(struct duet__job *job, enum duet__hook what);
 
 /* ---- slots.c ---- */
 
@@ -143,7 +147,7 @@ void duet__pool_less(duet_pool *pool);
 /* Releases the lock, and frees the pool if nobody owns it and nothing is in it any more. */
 void duet__pool_unlock(duet_pool *pool);
 /* All pools of this process that are open, held: to be let go of by duet__pool_release(). NULL:
- * there are none, or (*ret_n > 0) no memory. free() it. */
+ * there are none, or (*ret_n > 0) no memory. duet__free() it. */
 duet_pool **duet__pool_hold_all(size_t *ret_n);
 void duet__pool_release(duet_pool *pool);
 /* The parts of a shutdown, of a pool that is held. */

@@ -1,4 +1,5 @@
 /* How jobs come: admission, the queue, and what is cancelled before it runs. */
+#include "alloc.h"
 #include "check.h"
 #include "clock.h"
 #include "pool_impl.h"
@@ -11,7 +12,7 @@
 
 static void job_release(duet_future *f)
 {
-    free(duet__job_of(f));
+    duet__work_release(&duet__job_of(f)->work);
 }
 
 static const char *job_place(const duet_future *f, char *buf, size_t size)
@@ -56,6 +57,14 @@ const struct duet__future_ops duet__job_ops = {.kind = "job",
                                                .place = job_place,
                                                .since = job_since,
                                                .abandoned = job_abandoned};
+
+void duet__job_tell(struct duet__job *job, enum duet__hook what)
+{
+    duet__lock(&job->pool->lock);
+    size_t queued = job->pool->stats.queued;
+    duet__unlock(&job->pool->lock);
+    duet__tell(&job->work.parker, what, duet__clock_ns(), queued);
+}
 
 /* ---- A job that never runs ---- */
 
@@ -129,10 +138,24 @@ static void job_shield(struct duet__parker *parker, bool begins)
         duet__interrupt_shield(&job->interrupt, begins, duet__park_cancelled(parker));
 }
 
+/* Its steps end where it waits. */
+static void job_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
+{
+    struct duet__job *job = duet__container(parker, struct duet__job, work.parker);
+    if (parker->observed) {
+        duet__note_nobody(parker->observed);
+        duet__job_tell(job, DUET__HOOK_STEP_ENDED);
+        duet__job_tell(job, DUET__HOOK_PARKED);
+    }
+    duet__thread_sleep(parker, seen, asleep, by_ns);
+    if (parker->observed)
+        duet__job_tell(job, DUET__HOOK_STEP_BEGAN);
+}
+
 static const struct duet__parker_ops job_parker_ops = {
     .may_wait = true,
     .may_block = true,
-    .sleep = duet__thread_sleep,
+    .sleep = job_sleep,
     .wake = duet__thread_wake,
     .wake_cancelled = job_wake_cancelled,
     .pass = duet__thread_pass,
@@ -144,11 +167,11 @@ static const struct duet__parker_ops job_parker_ops = {
 
 static struct duet__job *job_new(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts)
 {
-    struct duet__job *job = duet__work_alloc(sizeof *job, opts);
+    struct duet__job *job = duet__work_alloc(sizeof *job, pool->hooks, opts);
     if (!job)
         return NULL;
-    duet__work_init(&job->work, sizeof *job, &duet__job_ops, &job_parker_ops, DUET__PARK_SLEEPING,
-                    fn, arg, opts);
+    duet__work_init(&job->work, sizeof *job, pool->hooks, &duet__job_ops, &job_parker_ops, fn, arg,
+                    opts);
     job->pool = pool;
     job->flags = opts ? opts->flags : 0;
     job->lane = opts && opts->priority ? DUET__URGENT : DUET__NORMAL;
@@ -364,6 +387,8 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
     if (!job)
         return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
     duet_future *f = &job->work.future;
+    if (job->work.parker.observed)
+        duet__job_tell(job, DUET__HOOK_JOB_QUEUED);
     duet__lock(&pool->lock);
     enum admission what = admission(pool, here, opts && (opts->flags & DUET_REFUSE));
     bool waits = what == WAIT;

@@ -1,5 +1,6 @@
 /* A buffer that grows at its end and is eaten from its start. */
 #pragma once
+#include "alloc.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -13,7 +14,7 @@ static inline size_t duet__bytes_count(const struct duet__bytes *b)
 
 static inline void duet__bytes_free(struct duet__bytes *b)
 {
-    free(b->memory);
+    duet__free(b->memory);
     *b = (struct duet__bytes){0};
 }
 
@@ -35,12 +36,12 @@ static inline int duet__bytes_reserve(struct duet__bytes *b, size_t n)
         memmove(b->memory, b->memory + b->start, count); /* seldom: at least half was eaten */
     } else {
         size_t capacity = needed > 2 * b->capacity ? needed : 2 * b->capacity;
-        char *memory = malloc(capacity);
+        char *memory = duet__alloc(capacity);
         if (!memory)
             return -ENOMEM;
         if (count > 0)
             memcpy(memory, b->memory + b->start, count);
-        free(b->memory);
+        duet__free(b->memory);
         b->memory = memory;
         b->capacity = capacity;
     }

@@ -1,6 +1,7 @@
 /* Dialling: the addresses of a name are tried one after the other, each a little after the one
  * before, and the first that answers is taken. D. Schinazi, T. Pauly, "Happy Eyeballs Version 2",
  * RFC 8305. */
+#include "alloc.h"
 #include "address.h"
 #include "check.h"
 #include "io.h"
@@ -110,7 +111,7 @@ static int dial_any(const struct addrinfo *addresses, duet_deadline by)
     size_t n = 0;
     for (const struct addrinfo *a = addresses; a; a = a->ai_next)
         n++;
-    d.attempts = calloc(n, sizeof *d.attempts);
+    d.attempts = duet__alloc_zeroed(n, sizeof *d.attempts);
     if (!d.attempts)
         return -ENOMEM;
     int fd = duet_chan_open(&d.outcomes, sizeof(int), n);
@@ -119,7 +120,7 @@ static int dial_any(const struct addrinfo *addresses, duet_deadline by)
         close_the_rest(&d);
         duet_chan_unref(d.outcomes);
     }
-    free(d.attempts);
+    duet__free(d.attempts);
     return fd;
 }
 

@@ -1,6 +1,7 @@
 /* Names: getaddrinfo(3) cannot be interrupted, and may take half a minute. So it runs on a pool of
  * its own, and who waits leaves it behind at the deadline; a look-up that nobody waits for ends by
  * itself. */
+#include "alloc.h"
 #include "address.h"
 #include "check.h"
 #include "log.h"
@@ -64,7 +65,7 @@ static duet_result look_up(void *arg)
 static struct lookup *lookup_new(const char *host, const char *port)
 {
     size_t host_size = host ? strlen(host) + 1 : 0, port_size = port ? strlen(port) + 1 : 0;
-    struct lookup *lookup = calloc(1, sizeof *lookup + host_size + port_size);
+    struct lookup *lookup = duet__alloc_zeroed(1, sizeof *lookup + host_size + port_size);
     if (!lookup)
         return NULL;
     char *memory = (char *)(lookup + 1);

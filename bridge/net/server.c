@@ -1,4 +1,5 @@
 /* A server: one coroutine accepts, each connection has one of its own, all in one group. */
+#include "alloc.h"
 #include "address.h"
 #include "check.h"
 #include "future_impl.h"
@@ -103,7 +104,7 @@ static int set_options(int fd, const struct sockaddr_storage *address, bool reus
 static int remember_path(duet_server *s, const char *path)
 {
     struct stat bound;
-    s->path = strdup(path);
+    s->path = duet__alloc_string(path);
     if (!s->path || lstat(path, &bound) < 0) {
         unlink(path);
         return -ENOMEM;
@@ -145,8 +146,8 @@ static void destroy(duet_server *s)
     unlink_own(s);
     if (s->fd >= 0)
         close(s->fd);
-    free(s->path);
-    free(s);
+    duet__free(s->path);
+    duet__free(s);
 }
 
 static int check_config(const duet_server_config *config)
@@ -184,7 +185,7 @@ int duet_server_open(duet_server **ret, const duet_server_config *config)
         rc = address_of(config, &address, &len, &path);
     if (rc < 0)
         return rc;
-    duet_server *s = calloc(1, sizeof *s);
+    duet_server *s = duet__alloc_zeroed(1, sizeof *s);
     if (!s)
         return -ENOMEM;
     s->fd = -1;
@@ -274,7 +275,7 @@ static void connection_ended(void *arg)
         close(connection->fd);
     duet__list_remove(&connection->link);
     duet_future_unref(connection->work);
-    free(connection);
+    duet__free(connection);
     if (--s->stats.connections == 0)
         duet_event_set(&s->none);
     duet_event_set(&s->room);
@@ -284,7 +285,7 @@ static void connection_ended(void *arg)
 static void start_connection(duet_server *s, int fd)
 {
     const duet_opts opts = {.name = "connection", .drop = connection_ended};
-    struct connection *connection = malloc(sizeof *connection);
+    struct connection *connection = duet__alloc(sizeof *connection);
     if (!connection) {
         close(fd);
         return;

@@ -2,6 +2,7 @@
  * nobody needs memory for what has not come. To write is to send at once what the kernel takes,
  * and to leave the rest to a coroutine of the stream's own. */
 #include "stream.h"
+#include "alloc.h"
 #include "bytes.h"
 #include "check.h"
 #include "io.h"
@@ -61,7 +62,7 @@ int duet_stream_open(duet_stream **ret, int fd, const duet_stream_config *config
     int socket = is_socket(fd);
     if (socket < 0)
         return socket;
-    duet_stream *s = calloc(1, sizeof *s);
+    duet_stream *s = duet__alloc_zeroed(1, sizeof *s);
     if (!s)
         return -ENOMEM;
     s->fd = fd;
@@ -560,6 +561,6 @@ int duet_stream_close(duet_stream *s, duet_deadline by)
     duet_shield_end();
     duet__bytes_free(&s->in);
     duet__bytes_free(&s->out);
-    free(s);
+    duet__free(s);
     return rc;
 }

@@ -1,4 +1,5 @@
 #include "chan.h"
+#include "alloc.h"
 #include "check.h"
 
 #include <errno.h>
@@ -332,7 +333,7 @@ int duet_chan_open_with(duet_chan **ret, size_t item_size, size_t capacity,
         size > PTRDIFF_MAX - sizeof(duet_chan))
         return duet__bad_argument(__func__,
                                   "capacity times item_size is more than memory can hold");
-    duet_chan *c = malloc(sizeof *c + size);
+    duet_chan *c = duet__alloc(sizeof *c + size);
     if (!c)
         return -ENOMEM;
     *c = (duet_chan){.refs = 1,
@@ -374,5 +375,5 @@ void duet_chan_unref(duet_chan *c)
     if (before > 1)
         return;
     drop_items(c, c->count);
-    free(c);
+    duet__free(c);
 }

@@ -2,6 +2,7 @@
  * one of the cases is ready, and if none is, standing in all their queues, is one step, and two
  * that select on the same channels cannot miss each other. What cannot be locked, a future or an
  * event, stays ready once it is: it is looked at after its queue has been entered. */
+#include "alloc.h"
 #include "chan.h"
 #include "check.h"
 #include "clock.h"
@@ -383,10 +384,10 @@ int duet_select(duet_case *cases, size_t n, duet_deadline by)
         return rc;
     if (duet__wait_is_cancelled(parker))
         return duet__told(duet__wait_failed(parker, -ECANCELED));
-    if (n > ON_STACK && !(memory = calloc(n, sizeof *memory)))
+    if (n > ON_STACK && !(memory = duet__alloc_zeroed(n, sizeof *memory)))
         return -ENOMEM;
     rc = select_in(memory, cases, n, parker, by);
     if (memory != on_stack)
-        free(memory);
+        duet__free(memory);
     return duet__told(rc);
 }

@@ -6,8 +6,8 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* The handler's own frame is small; whoever is chained behind it may print a backtrace. */
@@ -117,9 +117,11 @@ static int altstack_begin(void)
     stack_t old;
     if (sigaltstack(NULL, &old) == 0 && !(old.ss_flags & SS_DISABLE))
         return 0; /* the program, or a sanitizer, has one */
-    altstack = malloc(ALTSTACK_SIZE);
-    if (!altstack)
+    altstack = mmap(NULL, ALTSTACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (altstack == MAP_FAILED) {
+        altstack = NULL;
         return -ENOMEM;
+    }
     stack_t ours = {.ss_sp = altstack, .ss_size = ALTSTACK_SIZE};
     sigaltstack(&ours, NULL);
     return 0;
@@ -132,7 +134,7 @@ static void altstack_end(void)
         return;
     if (sigaltstack(NULL, &now) == 0 && now.ss_sp == altstack)
         sigaltstack(&none, NULL);
-    free(altstack);
+    munmap(altstack, ALTSTACK_SIZE);
     altstack = NULL;
 }
 

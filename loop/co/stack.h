@@ -25,11 +25,18 @@ struct duet__stack {
 
 struct duet__slab;
 
+/* What whoever uses stacks gives them. */
+struct duet__stacks_host {
+    void *(*alloc)(size_t count, size_t size); /* as calloc(), for the books */
+    void (*free)(void *block);
+    void (*warn)(void *ctx, const char *line); /* once for each loss of protection */
+};
+
 /* All stacks of one size. Owned by one loop, used by its thread alone. */
 struct duet__stacks {
     size_t size; /* usable bytes, whole pages */
     void (*entry)(void *stack);
-    void (*warn)(void *ctx, const char *line); /* once for each loss of protection */
+    const struct duet__stacks_host *host; /* constant */
     void *ctx;
     struct duet__slab *slabs;
     struct duet__stack *warm_newest, *warm_oldest; /* free, with their pages */
@@ -40,7 +47,7 @@ struct duet__stacks {
 
 /* Allocates nothing yet. size is rounded up to whole pages. */
 void duet__stacks_init(struct duet__stacks *stacks, size_t size, void (*entry)(void *stack),
-                       void (*warn)(void *ctx, const char *line), void *ctx);
+                       const struct duet__stacks_host *host, void *ctx);
 /* A stack whose next switch calls or continues entry(stack). NULL: no memory. */
 struct duet__stack *duet__stacks_get(struct duet__stacks *stacks);
 /* Back again; it may still be the running one, until its next switch. */

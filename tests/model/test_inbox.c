@@ -174,7 +174,8 @@ static size_t numbers[] = {0, 1, 2, 3};
 static void reset(unsigned places)
 {
     duet_loop_config config = {.inbox_max = places, .when_full = DUET_FULL_WAIT};
-    free(port);
+    if (port)
+        duet__free(port->block);
     if (duet__port_open(&port, &config) < 0)
         abort();
     model_kernel_reset();

@@ -1263,6 +1263,9 @@ static void stats_add_up(void **state)
     close_pool(pool);
 }
 
+static const duet_hooks odd_hooks = {.reserved = {0, 0, 0, 1}};
+static const duet_hooks round_hooks = {.next = &round_hooks};
+
 /* ---- Configurations ---- */
 
 struct bad {
@@ -1286,7 +1289,8 @@ static void a_bad_configuration_is_refused_by_the_name_of_its_field(void **state
         {{.stack_size = SIZE_MAX / 2 + 1}, -EINVAL, "stack_size"},
         {{.reserved = {1}}, -EINVAL, "reserved"},
         {{.reserved = {0, 0, 0, 0, 0, 1}}, -EINVAL, "reserved"},
-        {{.hooks = (const struct duet_hooks *)(uintptr_t)64}, -ENOTSUP, "hooks"},
+        {{.hooks = &odd_hooks}, -EINVAL, "hooks"},
+        {{.hooks = &round_hooks}, -EINVAL, "hooks"},
     };
     int failed = 0;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

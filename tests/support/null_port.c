@@ -69,6 +69,12 @@ bool duet__port_is_shut(struct duet__port *port)
     return port->shut;
 }
 
+size_t duet__port_waiting(struct duet__port *port)
+{
+    (void)port;
+    return 0;
+}
+
 int duet__port_fd(struct duet__port *port)
 {
     return port->fd;

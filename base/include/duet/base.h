@@ -175,6 +175,24 @@ typedef void duet_log_fn(void *ctx, enum duet_level level, const char *line);
  * will not be called again. */
 DUET_API void duet_log_set(duet_log_fn *fn, void *ctx, enum duet_level from);
 
+/* What duet allocates its memory with; all three or none. Each must be callable by any thread, and
+ * must not wait. */
+typedef struct duet_allocator {
+    void *ctx;
+    /* size is never 0; aligned for every type, as malloc(). NULL: no memory. */
+    void *(*alloc)(void *ctx, size_t size);
+    void *(*resize)(void *ctx, void *block, size_t size); /* as realloc(); block may be NULL */
+    void (*free)(void *ctx, void *block); /* never NULL */
+} duet_allocator;
+/* [any] From here on duet allocates with these, copied; NULL: with the C library's again. All but
+ * stacks, which are mapped, the kernel's rings, and what pthreads and the C library need themselves.
+ * 0; -EINVAL; -EBUSY: duet has memory already. Call it before the first other function. */
+DUET_API int duet_allocator_set(const duet_allocator *allocator);
+
+/* [any] How many processors this process may use: by its affinity and its cgroup's quota; at least
+ * 1. As many loops keep them busy. */
+DUET_API unsigned duet_cpu_count(void);
+
 static inline duet_result duet_ok(void)
 {
     duet_result r = {0, DUET_VOID, {0}};

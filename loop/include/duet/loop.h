@@ -34,7 +34,7 @@ typedef struct duet_loop_config {
     int spin_us;
     /* AUTO or URING; EPOLL is not in this version: -ENOTSUP. */
     enum duet_backend backend;
-    /* Not in this version: -ENOTSUP. */
+    /* Copied; see duet/hooks.h. NULL: none. */
     const struct duet_hooks *hooks;
     uintptr_t reserved[6]; /* zero */
 } duet_loop_config;
@@ -69,6 +69,34 @@ DUET_API duet_loop *duet_loop_ref(duet_loop *loop);
 /* [any] Let go of a reference from duet_loop_ref(). NULL is fine. */
 DUET_API void duet_loop_unref(duet_loop *loop);
 DUET_API duet_loop *duet_loop_self(void); /* [any] the loop that runs on this thread, or NULL */
+
+/* A GUEST is a loop that does not run its thread but lives in a foreign event loop, its host: GLib's,
+ * Qt's, libuv's, a bare epoll. The host waits for the loop's descriptor beside its own, and gives the
+ * loop a turn when that is readable:
+ *
+ *     int fd;
+ *     rc = duet_loop_attach(loop, &fd);          // this thread is the loop's now
+ *     … the host polls fd for POLLIN, level-triggered, and then calls duet_loop_turn(loop) …
+ *     duet_loop_stop(loop);                      // from any thread, when it is to end; the host goes on
+ *     … until duet_loop_turn() returns -ESHUTDOWN: this thread is free again …
+ *     duet_loop_close(loop, DUET_NEVER);
+ *
+ * Between the turns, what runs on this thread is a bare callback to duet: it may spawn and submit,
+ * set and settle, but a wait that cannot be answered at once is -EDEADLK, since it would keep the
+ * loop from ever answering it. */
+
+/* [any] This thread becomes the loop's, as by duet_loop_run(), but the call returns, and the loop
+ * turns only in duet_loop_turn(). 0 and *ret_fd, the loop's own, to be polled for POLLIN and never
+ * read, written or closed: readable when there is something to do (a turn at the wrong time does no
+ * harm). The errors of duet_loop_run(); -EDEADLK also in a coroutine, job or bare callback;
+ * -EMFILE, -ENFILE, -ENOMEM: no descriptor for it. */
+DUET_API int duet_loop_attach(duet_loop *loop, int *ret_fd);
+/* [loop] One turn without waiting: what has come, what is due, what is ready, by the same measure as
+ * a turn of duet_loop_run(). 1: there is more to do at once, and the descriptor is readable; 0: there
+ * is nothing until it becomes readable; -ESHUTDOWN: it was stopped and all its work has ended, this
+ * thread is its no more, and the descriptor is closed; -EDEADLK: within a turn. Aborts on a thread
+ * that the loop is not attached to. */
+DUET_API int duet_loop_turn(duet_loop *loop);
 
 /* [loop] Start a coroutine beside this one, in the loop's next turn. Aborts on any other thread.
  * Never waits. The handle settles with -EAGAIN above coroutines_max, -ESHUTDOWN once the loop

@@ -30,7 +30,7 @@ typedef struct duet_pool_config {
     int64_t idle_ns;
     /* Bytes, of a worker's thread: the system's default; at most 1 GiB. */
     size_t stack_size;
-    /* Not in this version: -ENOTSUP. */
+    /* Copied; see duet/hooks.h. NULL: none. */
     const struct duet_hooks *hooks;
     /* Of workers_max, so many only ever run urgent jobs (duet_opts.priority 1); less than
      * workers_max. */

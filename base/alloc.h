@@ -1,0 +1,11 @@
+/* Where memory comes from: the C library, or what the program has put in its place. All of duet's own
+ * memory that is not mapped comes from here. */
+#pragma once
+#include <stddef.h>
+
+/* As malloc(), calloc(), realloc(), strdup(), free(). */
+void *duet__alloc(size_t size);
+void *duet__alloc_zeroed(size_t count, size_t size);
+void *duet__alloc_resize(void *block, size_t size);
+char *duet__alloc_string(const char *text);
+void duet__free(void *block);

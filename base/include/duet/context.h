@@ -1,0 +1,57 @@
+/* duet/context.h: values that travel with the work.
+ *
+ * A context is a set of values by key. Each work has one, and each thread; what it starts
+ * (duet_spawn(), duet_submit(), duet_call(), duet_offload(), duet_pool_submit(), a group's spawn,
+ * duet_call_soon(), duet_call_at(), duet_future_then(), a server's handlers) begins with the same
+ * values, on whatever thread it runs. So a value set by a coroutine is there in the job that it
+ * offloads, and one set by a job in the coroutine that it calls. A change is seen by who makes it,
+ * and by what it starts afterwards; never by who started it, by what it has started already, or by
+ * the next job on the same worker.
+ *
+ * Lines of the log that duet writes about or within a work end with the values that have a show
+ * function: "… [request=42]". */
+#pragma once
+#include <duet/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A key is known by its address. Owned by the program: static, or at least there as long as any
+ * context that holds a value of it. */
+typedef struct duet_key {
+    const char *name; /* for the log; not NULL if there is a show */
+    /* Runs once, when no context holds this value any more, on whatever thread that happens; must
+     * not wait. NULL: nothing. */
+    void (*drop)(void *value);
+    /* Writes the value as text, at most size bytes with the end; must not wait. NULL: not shown. */
+    void (*show)(const void *value, char *buf, size_t size);
+    uintptr_t reserved[4]; /* zero */
+} duet_key;
+
+/* [any] From here on the value of this key, for the work or thread that runs here and all that it
+ * starts. The value is the context's from then on. value NULL: as if the key had none. 0; -ENOMEM,
+ * -EINVAL: the value is still the caller's. In a bare callback it holds until that returns. */
+DUET_API int duet_context_set(const duet_key *key, void *value);
+/* [any] The value of this key here; NULL: none. It stays valid as long as this context is the
+ * caller's. */
+DUET_API void *duet_context_get(const duet_key *key);
+
+/* A context as such, for who keeps work in a queue of its own. Owned by its references; NULL is the
+ * empty one. */
+typedef struct duet_context duet_context;
+/* [any] What is here now; to be let go of by duet_context_unref(), or handed to
+ * duet_context_swap(). */
+DUET_API duet_context *duet_context_ref_here(void);
+/* [any] From here on this is the context of the work or thread that runs here, which takes over the
+ * caller's reference; returns the one before, which is now the caller's. */
+DUET_API duet_context *duet_context_swap(duet_context *context);
+DUET_API duet_context *duet_context_ref(duet_context *context); /* [any] one more owner */
+DUET_API void duet_context_unref(duet_context *context); /* [any] let go; NULL is fine */
+/* [any] The shown values here, "request=42 user=ann"; "" if there are none. Into buf, which is
+ * returned. */
+DUET_API const char *duet_context_describe(char *buf, size_t size);
+
+#ifdef __cplusplus
+}
+#endif

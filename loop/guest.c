@@ -1,0 +1,203 @@
+/* A loop inside a foreign event loop, its host: a descriptor to wait for, and one turn at a time.
+ *
+ * THE DESCRIPTOR is an epoll descriptor over an eventfd and a timer. The ring writes the eventfd
+ * whenever it has work for us (its own descriptor would wake a foreign epoll only after we had
+ * entered it); others' posts reach it through the ring's watch of the port; what becomes ready
+ * between two turns, on our own thread, and what a turn has left over, we write ourselves. The timer
+ * is for the nearest deadline. Both are watched edge-triggered and never read: a turn takes the
+ * events from the epoll descriptor, which so falls silent, and only then looks whether there is
+ * something to do. So what comes after the look makes it readable again, and what came before is
+ * seen by the look. */
+#include "check.h"
+#include "context.h"
+#include "loop_impl.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+/* ---- Descriptors ---- */
+
+static void close_descriptors(struct duet__guest *guest)
+{
+    int fds[] = {guest->epoll_fd, guest->event_fd, guest->timer_fd};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+static int watch(const struct duet__guest *guest, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    return epoll_ctl(guest->epoll_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+static int open_descriptors(struct duet__guest *guest)
+{
+    guest->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    guest->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    guest->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    guest->armed_ns = DUET__NEVER;
+    if (guest->epoll_fd >= 0 && guest->event_fd >= 0 && guest->timer_fd >= 0 &&
+        watch(guest, guest->event_fd) == 0 && watch(guest, guest->timer_fd) == 0)
+        return 0;
+    int rc = -errno;
+    close_descriptors(guest);
+    return rc;
+}
+
+static void signal_host(struct duet__guest *guest)
+{
+    uint64_t one = 1;
+    int saved_errno = errno;
+    ssize_t n = write(guest->event_fd, &one, sizeof one);
+    duet__check(n == (ssize_t)sizeof one, "the program must not close the descriptors of a loop");
+    errno = saved_errno;
+}
+
+void duet__guest_rouse(duet_loop *loop)
+{
+    loop->guest.rests = false; /* once is enough */
+    signal_host(&loop->guest);
+}
+
+/* The descriptor is silent from here on, until something comes. */
+static void take_events(struct duet__guest *guest)
+{
+    struct epoll_event events[2];
+    int saved_errno = errno;
+    epoll_wait(guest->epoll_fd, events, 2, 0);
+    errno = saved_errno;
+}
+
+/* After the events have been taken. One that is set to an earlier moment stays: a turn too many is
+ * cheaper than a call each turn. */
+static void arm_timer(struct duet__guest *guest, int64_t by_ns)
+{
+    if (guest->armed_ns <= duet__clock_ns())
+        guest->armed_ns = DUET__NEVER; /* it has gone off, and its event was perhaps taken */
+    if (by_ns >= guest->armed_ns)
+        return;
+    struct itimerspec at = {.it_value = {by_ns / 1000000000, by_ns % 1000000000}};
+    if (by_ns <= 0)
+        at.it_value.tv_nsec = 1; /* zero would disarm it */
+    timerfd_settime(guest->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
+    guest->armed_ns = by_ns;
+}
+
+/* ---- Attaching ---- */
+
+/* Between the turns, what runs on this thread is a bare callback, in the thread's context. */
+static void host_becomes_bare(void)
+{
+    struct duet__parker *bare = duet__here_bare();
+    duet_context *context = duet_context_ref_here();
+    duet__here_set(bare);
+    duet_context_unref(duet_context_swap(context));
+}
+
+static void host_becomes_free(void)
+{
+    duet_context *context = duet_context_swap(NULL);
+    duet__here_set(NULL);
+    duet_context_unref(duet_context_swap(context));
+}
+
+static int begin(duet_loop *loop)
+{
+    struct duet__guest *guest = &loop->guest;
+    int rc = duet__loop_begin(loop);
+    if (rc < 0)
+        return rc;
+    rc = open_descriptors(guest);
+    if (rc == 0) {
+        rc = duet__ring_signal(&loop->ring, guest->event_fd);
+        if (rc < 0)
+            close_descriptors(guest);
+    }
+    if (rc < 0)
+        duet__loop_finish(loop);
+    return rc;
+}
+
+int duet_loop_attach(duet_loop *loop, int *ret_fd)
+{
+    const struct duet__parker *here = duet__here();
+    if (!ret_fd)
+        return duet__bad_argument(__func__, "ret_fd is NULL");
+    if (here->work || !here->ops->may_wait)
+        return -EDEADLK;
+    int rc = duet__loop_take(loop);
+    if (rc < 0)
+        return rc;
+    rc = begin(loop);
+    if (rc < 0) {
+        duet__loop_cannot_begin(loop, rc);
+        duet__loop_end(loop, rc);
+        return rc;
+    }
+    loop->guest.attached = true;
+    host_becomes_bare();
+    duet__loop_turns(loop, DUET__TURNS_IN_HOST);
+    signal_host(&loop->guest); /* for the first turn, which submits the watch */
+    *ret_fd = loop->guest.epoll_fd;
+    return 0;
+}
+
+/* ---- A turn ---- */
+
+static void detach(duet_loop *loop)
+{
+    duet__loop_finish(loop);
+    close_descriptors(&loop->guest);
+    loop->guest.attached = false;
+    host_becomes_free();
+    duet__loop_end(loop, 0);
+}
+
+static void wake(duet_loop *loop)
+{
+    loop->guest.rests = false;
+    if (loop->guest.asleep)
+        duet__port_awake(loop->port);
+    loop->guest.asleep = false;
+}
+
+/* False: there is something to do after all. */
+static bool rest(duet_loop *loop)
+{
+    struct duet__guest *guest = &loop->guest;
+    int64_t by_ns = duet__loop_next_ns(loop);
+    take_events(guest);
+    if (duet__loop_has_more(loop) || !duet__port_sleep(loop->port))
+        return false;
+    guest->rests = guest->asleep = true;
+    arm_timer(guest, by_ns);
+    return true;
+}
+
+int duet_loop_turn(duet_loop *loop)
+{
+    if (loop && duet__is_foreign(loop->process))
+        return -EOWNERDEAD;
+    duet__check(loop && duet_loop_self() == loop && loop->guest.attached,
+                "duet_loop_turn() runs on the thread that this loop is attached to");
+    struct duet__guest *guest = &loop->guest;
+    if (guest->turning)
+        return -EDEADLK;
+    guest->turning = true;
+    wake(loop);
+    duet__loop_turn_once(loop);
+    guest->turning = false;
+    bool more = duet__loop_has_more(loop);
+    if (!more && duet__loop_has_ended(loop)) {
+        detach(loop);
+        return -ESHUTDOWN;
+    }
+    if (!more && rest(loop))
+        return 0;
+    signal_host(guest);
+    return 1;
+}
