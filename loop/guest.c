@@ -1,8 +1,8 @@
 /* A loop inside a foreign event loop, its host: a descriptor to wait for, and one turn at a time.
  *
  * THE DESCRIPTOR is an epoll descriptor over an eventfd and a timer. The ring writes the eventfd
- * whenever it has work for us (its own descriptor would wake a foreign epoll only after we had
- * entered it); others' posts reach it through the ring's watch of the port; what becomes ready
+ * whenever something has completed (it is opened without DEFER_TASKRUN for that, see ring.c); others'
+ * posts reach it through the ring's watch of the port; what becomes ready
  * between two turns, on our own thread, and what a turn has left over, we write ourselves. The timer
  * is for the nearest deadline. Both are watched edge-triggered and never read: a turn takes the
  * events from the epoll descriptor, which so falls silent, and only then looks whether there is
@@ -108,7 +108,7 @@ static void host_becomes_free(void)
 static int begin(duet_loop *loop)
 {
     struct duet__guest *guest = &loop->guest;
-    int rc = duet__loop_begin(loop);
+    int rc = duet__loop_begin(loop, true);
     if (rc < 0)
         return rc;
     rc = open_descriptors(guest);

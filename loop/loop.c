@@ -298,9 +298,9 @@ static void spin_init(duet_loop *loop)
         loop->spin.limit_ns = loop->config.spin_us * 1000;
 }
 
-static int begin(duet_loop *loop)
+static int begin(duet_loop *loop, bool in_host)
 {
-    int rc = duet__ring_open(&loop->ring, loop->config.ring_entries, loop->config.name);
+    int rc = duet__ring_open(&loop->ring, loop->config.ring_entries, in_host, loop->config.name);
     if (rc < 0)
         return rc;
     rc = duet__overflow_watch();
@@ -344,9 +344,9 @@ int duet__loop_take(duet_loop *loop)
     return 0;
 }
 
-int duet__loop_begin(duet_loop *loop)
+int duet__loop_begin(duet_loop *loop, bool in_host)
 {
-    int rc = begin(loop);
+    int rc = begin(loop, in_host);
     if (rc == 0)
         loop_here = loop;
     return rc;
@@ -384,7 +384,7 @@ int duet_loop_run(duet_loop *loop)
     int rc = duet__loop_take(loop);
     if (rc < 0)
         return rc;
-    rc = duet__loop_begin(loop);
+    rc = duet__loop_begin(loop, false);
     struct duet__parker *before = duet__here();
     struct duet__wait stand;
     loop->outer = before;

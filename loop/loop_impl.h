@@ -114,7 +114,7 @@ int64_t duet__loop_next_ns(duet_loop *loop);
  * Begin: 0, or then cannot_begin() and end(). Turns: it does from here on. Finish, and end, which
  * lets go of the reference. */
 int duet__loop_take(duet_loop *loop);
-int duet__loop_begin(duet_loop *loop);
+int duet__loop_begin(duet_loop *loop, bool in_host);
 void duet__loop_cannot_begin(duet_loop *loop, int rc);
 void duet__loop_turns(duet_loop *loop, enum duet__turns how);
 void duet__loop_finish(duet_loop *loop);

@@ -74,34 +74,43 @@ static int try_open(struct io_uring *uring, unsigned entries, unsigned flags)
     return io_uring_queue_init_params(entries, uring, &params);
 }
 
-static int open_any(struct io_uring *uring, unsigned entries)
+/* Where the ladder begins for a ring whose thread sleeps elsewhere. With DEFER_TASKRUN the kernel
+ * itself writes the ring's eventfd when what is polled becomes ready; and if that is an eventfd too,
+ * as our port's is, it does not do that within the other's write, but later, or (Linux 6.18,
+ * measured) never. Without it the thread itself does, between two of its system calls, at the price
+ * that one of them may end with EINTR. */
+enum {
+    RUNG_IN_HOST = 1,
+};
+
+static int open_any(struct io_uring *uring, unsigned entries, size_t rung)
 {
     int rc = -EINVAL;
-    for (size_t i = 0; i < sizeof ladder / sizeof ladder[0] && rc == -EINVAL; i++)
+    for (size_t i = rung; i < sizeof ladder / sizeof ladder[0] && rc == -EINVAL; i++)
         rc = try_open(uring, entries, ladder[i]);
     return rc;
 }
 
 /* A ring of a smaller size, where locked memory is short. */
-static int open_any_size(struct io_uring *uring, unsigned entries)
+static int open_any_size(struct io_uring *uring, unsigned entries, size_t rung)
 {
-    int rc = open_any(uring, entries);
+    int rc = open_any(uring, entries, rung);
     while (rc == -ENOMEM && entries > ENTRIES_LEAST) {
         entries = entries / 2 > ENTRIES_LEAST ? entries / 2 : ENTRIES_LEAST;
-        rc = open_any(uring, entries);
+        rc = open_any(uring, entries, rung);
     }
     return rc;
 }
 
 /* The kernel takes a closed ring apart later, in a worker of its own, and gives its locked memory
  * back only then: a program that opens and closes loops in a row may have to wait for that. */
-static int open_patiently(struct io_uring *uring, unsigned entries)
+static int open_patiently(struct io_uring *uring, unsigned entries, size_t rung)
 {
     const struct timespec pause = {.tv_nsec = OPEN_PAUSE_NS};
-    int rc = open_any_size(uring, entries);
+    int rc = open_any_size(uring, entries, rung);
     for (int tries = 0; rc == -ENOMEM && tries < OPEN_TRIES; tries++) {
         nanosleep(&pause, NULL);
-        rc = open_any_size(uring, entries);
+        rc = open_any_size(uring, entries, rung);
     }
     return rc;
 }
@@ -377,14 +386,15 @@ static void limit_workers(struct io_uring *uring)
     io_uring_register_iowq_max_workers(uring, most);
 }
 
-int duet__ring_open(struct duet__ring *ring, unsigned entries, const char *loop_name)
+int duet__ring_open(struct duet__ring *ring, unsigned entries, bool in_host, const char *loop_name)
 {
     memset(ring, 0, sizeof *ring);
     ring->watch_fd = -1;
 #ifdef DUET__HAVE_VALGRIND
     ring->under_valgrind = RUNNING_ON_VALGRIND > 0;
 #endif
-    int rc = open_patiently(&ring->uring, entries > ENTRIES_LEAST ? entries : ENTRIES_LEAST);
+    int rc = open_patiently(&ring->uring, entries > ENTRIES_LEAST ? entries : ENTRIES_LEAST,
+                            in_host ? RUNG_IN_HOST : 0);
 #ifdef DUET__TSAN
     __tsan_acquire(&ring_memory);
 #endif

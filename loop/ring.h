@@ -26,8 +26,9 @@ struct duet__ring {
     bool under_valgrind;
 };
 
-/* 0, or a negative errno; then a line in the log has said why, and what to do about it. */
-int duet__ring_open(struct duet__ring *ring, unsigned entries, const char *loop_name);
+/* in_host: its thread sleeps elsewhere, and counts on duet__ring_signal(). 0, or a negative errno; then
+ * a line in the log has said why, and what to do about it. */
+int duet__ring_open(struct duet__ring *ring, unsigned entries, bool in_host, const char *loop_name);
 void duet__ring_close(struct duet__ring *ring);
 /* From here on every wait also ends when fd becomes readable, or is so already. One fd a ring. */
 void duet__ring_watch(struct duet__ring *ring, int fd);

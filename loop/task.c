@@ -369,8 +369,7 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
 /* To the hooks, before anybody else knows it. */
 static void tell_spawned(duet_loop *loop, struct duet__task *task)
 {
-    size_t queued =
-        duet_loop_self() == loop ? ready_count(loop) : duet__port_waiting(loop->port);
+    size_t queued = duet_loop_self() == loop ? ready_count(loop) : duet__port_waiting(loop->port);
     duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, duet__clock_ns(), queued);
 }
 

@@ -16,13 +16,14 @@ MAY_INCLUDE = {
     'loop': ['base', 'loop/co'],
     'pool': ['base'],
     'bridge/sync': ['base'],
+    'bridge/trace': ['base'],
     'bridge/net': ['base', 'loop', 'pool', 'loop/co', 'bridge', 'bridge/sync'],
     'bridge': ['base', 'loop', 'pool', 'loop/co', 'bridge/sync', 'bridge/net'],
 }
 
 
 def layer_of(path):
-    for layer in ('loop/co', 'bridge/sync', 'bridge/net'):
+    for layer in ('loop/co', 'bridge/sync', 'bridge/net', 'bridge/trace'):
         if path.startswith(layer + '/'):
             return layer
     return path.split('/')[0]

@@ -1,0 +1,391 @@
+/* DUET_TRACE=file.json: what loops and pools do, as the events that Chrome's tracing and Perfetto
+ * show ("Trace Event Format", Google, 2016). It is a table of hooks that is told of everything.
+ *
+ *   X  a step on its loop's lane; a job, and within it its waits, on its worker's lane
+ *   b e  the life of a coroutine, and within it its waits
+ *   s f  arrows: from who made it ready to the step that followed
+ *   C  how much is queued     M  names of lanes */
+#include "alloc.h"
+#include "atomic.h"
+#include "file.h"
+#include "hooks.h"
+#include "lock.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What is kept of a work, in the slot of our table. Freed when it has settled. */
+struct record {
+    int64_t began_ns; /* a job */
+    bool waits;
+    char waits_for[DUET__TEXT_NAME_MOST];
+};
+
+static struct record *record_of(const duet_work_event *event)
+{
+    return (struct record *)*event->slot;
+}
+
+static bool is_job(const duet_work_event *event)
+{
+    return event->kind[0] == 'j';
+}
+
+/* ---- Events ---- */
+
+/* ,{"ph":"X","pid":1,"tid":2,"ts":3.000 */
+static struct duet__trace_buffer *begin_on(struct duet__text *text, char phase, int32_t thread,
+                                           int64_t at_ns)
+{
+    struct duet__trace_buffer *buffer = duet__trace_begin(text);
+    if (!buffer)
+        return NULL;
+    duet__text_add(text, ",\n{\"ph\":\"");
+    duet__text_raw(text, &phase, 1);
+    duet__text_add(text, "\",\"pid\":");
+    duet__text_number(text, (uint64_t)duet__trace_process());
+    duet__text_add(text, ",\"tid\":");
+    duet__text_number(text, (uint64_t)thread);
+    duet__text_add(text, ",\"ts\":");
+    duet__text_us(text, at_ns);
+    return buffer;
+}
+
+static struct duet__trace_buffer *begin(struct duet__text *text, char phase, int64_t at_ns)
+{
+    return begin_on(text, phase, duet__trace_thread(), at_ns);
+}
+
+/* ,"cat":"step","name":"fetch" */
+#define add_name(text, category, name)                                                             \
+    do {                                                                                           \
+        duet__text_add(text, ",\"cat\":\"" category "\",\"name\":\"");                             \
+        duet__text_name(text, name);                                                               \
+        duet__text_add(text, "\"");                                                                \
+    } while (0)
+
+static void add_duration(struct duet__text *text, int64_t ns)
+{
+    duet__text_add(text, ",\"dur\":");
+    duet__text_us(text, ns);
+}
+
+/* ,"args":{"id":7,"kind":"job","place":"db"} */
+static void add_work(struct duet__text *text, const duet_work_event *event)
+{
+    duet__text_add(text, ",\"args\":{\"id\":");
+    duet__text_number(text, event->id);
+    duet__text_add(text, ",\"kind\":\"");
+    duet__text_name(text, event->kind);
+    duet__text_add(text, "\",\"place\":\"");
+    duet__text_name(text, event->place);
+    duet__text_add(text, "\"}");
+}
+
+static void add_async_id(struct duet__text *text, const duet_work_event *event)
+{
+    duet__text_add(text, ",\"id\":\"w");
+    duet__text_number(text, event->id);
+    duet__text_add(text, "\"");
+}
+
+static void end(struct duet__trace_buffer *buffer, struct duet__text *text,
+                const duet_work_event *event)
+{
+    duet__text_add(text, "}");
+    duet__trace_end(buffer, text, event->now_ns);
+}
+
+/* A slice on this thread's lane, from `since_ns` to now. */
+#define SLICE(category, event, since, slice_name, prefix)                                          \
+    do {                                                                                           \
+        struct duet__text text;                                                                    \
+        struct duet__trace_buffer *buffer = begin(&text, 'X', since);                              \
+        if (!buffer)                                                                               \
+            break;                                                                                 \
+        add_duration(&text, (event)->now_ns - (since));                                            \
+        duet__text_add(&text, ",\"cat\":\"" category "\",\"name\":\"" prefix);                     \
+        duet__text_name(&text, slice_name);                                                        \
+        duet__text_add(&text, "\"");                                                               \
+        add_work(&text, event);                                                                    \
+        end(buffer, &text, event);                                                                 \
+    } while (0)
+
+/* The life of a coroutine ('b' begins, 'e' ends it), or a wait within it. */
+static void life(char phase, const duet_work_event *event, const char *prefix, const char *name)
+{
+    struct duet__text text;
+    struct duet__trace_buffer *buffer = begin(&text, phase, event->now_ns);
+    if (!buffer)
+        return;
+    duet__text_add(&text, ",\"cat\":\"work\",\"name\":\"");
+    duet__text_name(&text, prefix);
+    duet__text_name(&text, name);
+    duet__text_add(&text, "\"");
+    add_async_id(&text, event);
+    if (phase == 'b')
+        add_work(&text, event);
+    end(buffer, &text, event);
+}
+
+/* ---- Lanes ---- */
+
+static void name_lane(const duet_work_event *event, const char *prefix, const char *name,
+                      unsigned order)
+{
+    struct duet__text text;
+    struct duet__trace_buffer *buffer = begin(&text, 'M', 0);
+    if (!buffer)
+        return;
+    duet__text_add(&text, ",\"name\":\"thread_name\",\"args\":{\"name\":\"");
+    duet__text_name(&text, prefix);
+    duet__text_name(&text, name);
+    duet__text_add(&text, "\"}");
+    end(buffer, &text, event);
+    buffer = begin(&text, 'M', 0);
+    if (!buffer)
+        return;
+    duet__text_add(&text, ",\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":");
+    duet__text_number(&text, order);
+    duet__text_add(&text, "}");
+    end(buffer, &text, event);
+}
+
+enum lane_order {
+    LANE_LOOP = 1,
+    LANE_WORKER,
+    LANE_OTHER,
+};
+
+/* By its own name, before the first event on it. */
+static void see_thread(const duet_work_event *event, enum lane_order order)
+{
+    struct duet__trace_lane *lane = duet__trace_lane();
+    char name[32] = "";
+    if (!lane || lane->named)
+        return;
+    lane->named = true;
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    name_lane(event, "", name, order);
+}
+
+/* A loop's lane has the name of the loop, whatever its thread was before. */
+static void see_loop(const duet_work_event *event)
+{
+    struct duet__trace_lane *lane = duet__trace_lane();
+    if (!lane || lane->loop == event->place)
+        return;
+    lane->loop = event->place;
+    lane->named = true;
+    lane->counted = 0;
+    name_lane(event, "loop ", event->place, LANE_LOOP);
+}
+
+/* ---- Counters ---- */
+
+static void count_queue(const duet_work_event *event)
+{
+    struct duet__trace_lane *lane = duet__trace_lane();
+    struct duet__text text;
+    bool says_so = lane && lane->loop && !is_job(event) && lane->counted == event->queued + 1;
+    struct duet__trace_buffer *buffer = says_so ? NULL : begin(&text, 'C', event->now_ns);
+    if (!buffer)
+        return;
+    if (lane && !is_job(event))
+        lane->counted = event->queued + 1;
+    duet__text_add(&text, ",\"name\":\"");
+    duet__text_name(&text, is_job(event) ? "pool " : "loop ");
+    duet__text_name(&text, event->place);
+    duet__text_add(&text, "\",\"args\":{\"queued\":");
+    duet__text_number(&text, event->queued);
+    duet__text_add(&text, "}");
+    end(buffer, &text, event);
+}
+
+/* ---- Arrows ---- */
+
+static void arrow_end(char phase, int32_t thread, int64_t at_ns, uint64_t number,
+                      const duet_work_event *event)
+{
+    struct duet__text text;
+    struct duet__trace_buffer *buffer = begin_on(&text, phase, thread, at_ns);
+    if (!buffer)
+        return;
+    duet__text_add(&text, ",\"cat\":\"ready\",\"name\":\"ready\",\"id\":");
+    duet__text_number(&text, number);
+    if (phase == 'f')
+        duet__text_add(&text, ",\"bp\":\"e\"");
+    end(buffer, &text, event);
+}
+
+/* An arrow begins in a slice. Where the thread that made us ready had none, since what it ran is no
+ * work of duet's, it gets one without a length. */
+static void mark_origin(const duet_work_event *event)
+{
+    bool first = event->by_ns <= event->spawned_ns; /* who wakes it comes later */
+    struct duet__text text;
+    struct duet__trace_buffer *buffer = begin_on(&text, 'X', event->by_thread, event->by_ns);
+    if (!buffer)
+        return;
+    add_duration(&text, 0);
+    duet__text_add(&text, ",\"cat\":\"submit\",\"name\":\"");
+    duet__text_name(&text, first ? "starts " : "wakes ");
+    duet__text_name(&text, event->name);
+    duet__text_add(&text, "\"");
+    add_work(&text, event);
+    end(buffer, &text, event);
+}
+
+static void arrow(const duet_work_event *event)
+{
+    static _Atomic uint64_t last; /* relaxed: a number */
+    if (event->by_ns == 0 || event->by == event->id)
+        return;
+    if (event->by == 0)
+        mark_origin(event);
+    uint64_t number = duet__add_relaxed(&last, 1) + 1;
+    arrow_end('s', event->by_thread, event->by_ns, number, event);
+    arrow_end('f', duet__trace_thread(), event->now_ns, number, event);
+}
+
+/* ---- The hooks ---- */
+
+static void begin_record(const duet_work_event *event)
+{
+    struct record *record = duet__alloc_zeroed(1, sizeof *record);
+    *event->slot = (uintptr_t)record; /* none: its waits are not shown */
+}
+
+static void on_spawned(void *ctx, const duet_work_event *event)
+{
+    (void)ctx;
+    see_thread(event, LANE_OTHER);
+    begin_record(event);
+    life('b', event, "", event->name);
+}
+
+static void on_queued(void *ctx, const duet_work_event *event)
+{
+    (void)ctx;
+    see_thread(event, LANE_OTHER);
+    begin_record(event);
+    count_queue(event);
+}
+
+static void on_step_began(void *ctx, const duet_work_event *event)
+{
+    struct record *record = record_of(event);
+    bool waited = record && record->waits;
+    (void)ctx;
+    if (!is_job(event)) {
+        see_loop(event);
+        count_queue(event);
+    }
+    if (waited && is_job(event))
+        SLICE("wait", event, event->since_ns, record->waits_for, "waits for ");
+    else if (waited)
+        life('e', event, "waits for ", record->waits_for);
+    if (waited)
+        record->waits = false;
+    arrow(event);
+}
+
+static void on_step_ended(void *ctx, const duet_work_event *event)
+{
+    (void)ctx;
+    if (!is_job(event))
+        SLICE("step", event, event->since_ns, event->name, "");
+}
+
+static void on_parked(void *ctx, const duet_work_event *event)
+{
+    struct record *record = record_of(event);
+    (void)ctx;
+    if (!record)
+        return;
+    record->waits = true;
+    duet_work_event_waits_for(event, record->waits_for, sizeof record->waits_for);
+    if (!is_job(event))
+        life('b', event, "waits for ", record->waits_for);
+}
+
+static void on_job_began(void *ctx, const duet_work_event *event)
+{
+    struct record *record = record_of(event);
+    (void)ctx;
+    see_thread(event, LANE_WORKER);
+    count_queue(event);
+    if (record)
+        record->began_ns = event->now_ns;
+}
+
+static void on_job_ended(void *ctx, const duet_work_event *event)
+{
+    struct record *record = record_of(event);
+    (void)ctx;
+    if (record)
+        SLICE("job", event, record->began_ns, event->name, "");
+}
+
+static void on_settled(void *ctx, const duet_work_event *event)
+{
+    (void)ctx;
+    if (!is_job(event))
+        life('e', event, "", event->name);
+    duet__free(record_of(event));
+}
+
+static const duet_hooks table = {
+    .spawned = on_spawned,
+    .step_began = on_step_began,
+    .step_ended = on_step_ended,
+    .parked = on_parked,
+    .settled = on_settled,
+    .job_queued = on_queued,
+    .job_began = on_job_began,
+    .job_ended = on_job_ended,
+};
+
+/* ---- Switching it on ---- */
+
+/* The path, with %p as the number of the process; into buf. False: it is too long. */
+static bool expand(const char *pattern, char *buf, size_t size)
+{
+    size_t length = 0;
+    for (const char *s = pattern; *s; s++) {
+        char number[16] = {*s};
+        if (s[0] == '%' && s[1] == 'p') {
+            snprintf(number, sizeof number, "%d", (int)duet__trace_process());
+            s++;
+        }
+        size_t n = strlen(number);
+        if (length + n + 1 > size)
+            return false;
+        memcpy(buf + length, number, n);
+        length += n;
+    }
+    buf[length] = '\0';
+    return length > 0;
+}
+
+static void switch_on(void)
+{
+    char path[4096];
+    const char *pattern = secure_getenv("DUET_TRACE");
+    if (pattern && expand(pattern, path, sizeof path))
+        duet__trace_file_open(path);
+}
+
+/* Asked for whenever a loop or pool is opened. */
+static const duet_hooks *table_if_on(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, switch_on);
+    return duet__trace_file_is_open() ? &table : NULL;
+}
+
+__attribute__((constructor)) static void offer(void)
+{
+    duet__hooks_add_always(table_if_on);
+}
