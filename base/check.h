@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Of what is rarely called: out of the way of what is. */
+#define DUET__COLD __attribute__((cold, noinline))
+
 /* Prints "duet: abort: <function>: <rule>" to standard error and aborts. */
 _Noreturn void duet__abort(const char *function, const char *rule);
 

@@ -68,7 +68,8 @@ static void drop_of_thread(void *mark)
 
 static void make_thread_end(void)
 {
-    pthread_key_create(&thread_end, drop_of_thread); /* none left: then it is lost, at a thread's end */
+    pthread_key_create(&thread_end,
+                       drop_of_thread); /* none left: then it is lost, at a thread's end */
 }
 
 /* By a thread that is no work of duet's and whose context is not empty. */
@@ -171,7 +172,7 @@ int duet_context_set(const duet_key *key, void *value)
 {
     struct duet__parker *here = duet__here();
     int rc = check_key(__func__, key);
-    if (rc < 0 || (!value && !find(here->context, key)))
+    if (rc < 0 || duet_context_get(key) == value)
         return rc;
     struct entry *entry = value ? entry_new(key, value) : NULL;
     duet_context *context = entry || !value ? copy_without(here->context, key) : NULL;
@@ -197,23 +198,35 @@ void *duet_context_get(const duet_key *key)
 
 /* ---- Showing ---- */
 
-/* Into buf, as far as it reaches; how long it is then. */
-static size_t show(const duet_context *context, char *buf, size_t size)
+struct showing {
+    const duet_context *context;
+    char *buf;
+    size_t size;
+};
+
+static void show_all(void *arg)
 {
+    struct showing *to = arg;
     size_t length = 0;
-    buf[0] = '\0';
-    for (uint32_t i = 0; context && i < context->count && length + 1 < size; i++) {
-        const struct entry *entry = context->entries[i];
+    for (uint32_t i = 0; i < to->context->count && length + 1 < to->size; i++) {
+        const struct entry *entry = to->context->entries[i];
         char text[64] = "";
         if (!entry->key->show)
             continue;
         entry->key->show(entry->value, text, sizeof text);
         text[sizeof text - 1] = '\0';
-        snprintf(buf + length, size - length, "%s%s=%s", length > 0 ? " " : "", entry->key->name,
-                 text);
-        length = strlen(buf);
+        snprintf(to->buf + length, to->size - length, "%s%s=%s", length > 0 ? " " : "",
+                 entry->key->name, text);
+        length = strlen(to->buf);
     }
-    return length;
+}
+
+void duet__context_show(const duet_context *context, char *buf, size_t size)
+{
+    struct showing to = {context, buf, size};
+    buf[0] = '\0';
+    if (context)
+        duet__call_bare(show_all, &to);
 }
 
 const char *duet_context_describe(char *buf, size_t size)
@@ -222,7 +235,7 @@ const char *duet_context_describe(char *buf, size_t size)
         duet__bad_argument(__func__, "there is no room for it");
         return "";
     }
-    show(duet__here()->context, buf, size);
+    duet__context_show(duet__here()->context, buf, size);
     return buf;
 }
 
@@ -230,7 +243,8 @@ const char *duet__context_suffix(const duet_context *context, char *buf, size_t 
 {
     char text[128];
     buf[0] = '\0';
-    if (context && show(context, text, sizeof text) > 0)
+    duet__context_show(context, text, sizeof text);
+    if (text[0])
         snprintf(buf, size, " [%s]", text);
     return buf;
 }

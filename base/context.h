@@ -10,6 +10,7 @@ struct duet_context;
 duet_context *duet__context_inherit(void);
 /* Runs a bare callback in a context, of which the caller keeps its reference. */
 void duet__call_bare_in(duet_context *context, void (*fn)(void *arg), void *arg);
-/* The shown values, each after a separator, " [request=42 user=ann]"; "" if there are none. Into buf,
- * which is returned. */
+/* The shown values, "request=42 user=ann"; "" if there are none. */
+void duet__context_show(const duet_context *context, char *buf, size_t size);
+/* Likewise, as the end of a line, " [request=42 user=ann]". Into buf, which is returned. */
 const char *duet__context_suffix(const duet_context *context, char *buf, size_t size);

@@ -354,10 +354,10 @@ static int abandon(duet_future *f, duet_result *ret)
     int64_t since_ns = f->ops->since ? f->ops->since(f) : 0;
     if (f->ops->abandoned)
         duet__graph_with_pending(f, f->ops->abandoned);
-    duet__log(DUET_WARNING,
-              "%s was abandoned, %.3f s after it started: it goes on, though cancelled",
-              duet__future_describe(f, text, sizeof text),
-              since_ns ? (double)(duet__clock_ns() - since_ns) / 1e9 : 0.0);
+    duet__log_in(duet__work_context(f), DUET_WARNING,
+                 "%s was abandoned, %.3f s after it started: it goes on, though cancelled",
+                 duet__future_describe(f, text, sizeof text),
+                 since_ns ? (double)(duet__clock_ns() - since_ns) / 1e9 : 0.0);
     if (ret)
         *ret = duet_err(-ETIME);
     duet_future_unref(f);
@@ -501,7 +501,7 @@ duet_future *duet__future_refused(int err, const char *why, void *arg, const due
     if (why)
         duet__log(DUET_ERROR, "%s", why);
     if (opts && opts->drop)
-        duet__call_bare(opts->drop, arg);
+        duet__call_bare_in(duet__here()->context, opts->drop, arg);
     duet_future *f = err == -ENOMEM ? NULL : promise_new(&refused_ops, opts);
     if (!f)
         return duet_future_ref(&no_memory);

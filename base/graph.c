@@ -1,6 +1,7 @@
 #include "graph.h"
 #include "check.h"
 #include "clock.h"
+#include "context.h"
 #include "future_impl.h"
 #include "log.h"
 #include "thread.h"
@@ -391,6 +392,7 @@ static struct duet__wait *choose(struct duet__look *look)
 struct text {
     char line[TEXT];
     size_t length;
+    duet_context *context; /* of who is told; a reference */
 };
 
 static void add(struct text *text, const char *words)
@@ -490,9 +492,17 @@ static bool search(struct duet__wait *from, uint64_t knot, struct text *text)
     }
     add(text, ": -EDEADLK for ");
     add_who(text, chosen);
+    text->context = duet_context_ref(chosen->parker->context); /* it sleeps */
     chosen->told = true;
     duet__park_stuck(chosen->parker);
     return true;
+}
+
+/* The user's code, so not under the lock. */
+static void tell_log(const struct text *text)
+{
+    duet__log_in(text->context, DUET_ERROR, "%s", text->line);
+    duet_context_unref(text->context);
 }
 
 /* Under the lock. In what is left of this knot: is there another? */
@@ -516,7 +526,7 @@ static void search_and_unlock(struct duet__wait *from)
     bool found = search(from, knot, &text);
     duet__unlock(&lock);
     while (found) {
-        duet__log(DUET_ERROR, "%s", text.line); /* the user's code, so not under the lock */
+        tell_log(&text);
         duet__lock(&lock);
         found = search_rest(knot, &text);
         duet__unlock(&lock);
@@ -582,7 +592,7 @@ void duet__graph_changed(const void *of)
         duet__unlock(&lock);
         if (!found)
             return;
-        duet__log(DUET_ERROR, "%s", text.line);
+        tell_log(&text);
         duet__lock(&lock);
     }
 }

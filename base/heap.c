@@ -56,7 +56,8 @@ int duet__heap_reserve(struct duet__heap *heap, size_t count)
     size_t room = heap->room ? heap->room * 2 : ROOM_LEAST;
     while (room < count)
         room *= 2;
-    struct duet__heap_entry *entries = duet__alloc_resize(heap->entries, (room + 1) * sizeof *entries);
+    struct duet__heap_entry *entries =
+        duet__alloc_resize(heap->entries, (room + 1) * sizeof *entries);
     if (!entries)
         return -ENOMEM;
     heap->entries = entries;

@@ -82,21 +82,21 @@ void duet__hooks_unref(struct duet__hooks *hooks)
 
 /* ---- Works ---- */
 
-/* The work whose future settles on this thread at this moment; 0: none. */
-static _Thread_local uint64_t settling;
+/* See duet__acting_set(). */
+static _Thread_local uint64_t acting;
 
-uint64_t duet__settling_set(uint64_t id)
+uint64_t duet__acting_set(uint64_t id)
 {
-    uint64_t before = settling;
-    settling = id;
+    uint64_t before = acting;
+    acting = id;
     return before;
 }
 
-/* Who does something here: what settles, or what runs; 0: none, or it is not observed. */
+/* Who does something here; 0: none, or it is not observed. */
 static uint64_t id_here(void)
 {
     const struct duet__observed *observed = duet__here()->observed;
-    return settling ? settling : observed ? observed->id : 0;
+    return acting ? acting : observed ? observed->id : 0;
 }
 
 static int32_t thread_here(void)
@@ -124,8 +124,7 @@ void duet__observe(struct duet__observed *observed, struct duet__hooks *hooks,
     observed->id = duet__future_number(work);
     observed->parent = id_here();
     duet__note_by(observed);
-    observed->name =
-        duet__future_name(work, observed->number_name, sizeof observed->number_name);
+    observed->name = duet__future_name(work, observed->number_name, sizeof observed->number_name);
 }
 
 void duet__note_by(struct duet__observed *observed)
@@ -192,6 +191,7 @@ void duet__tell(struct duet__parker *parker, enum duet__hook what, int64_t now_n
 {
     struct duet__observed *observed = parker->observed;
     duet_work_event event = {.now_ns = now_ns, .queued = queued};
+    observed->queued = queued;
     if (what == DUET__HOOK_PARKED)
         event.wait = parker->wait;
     if (what == DUET__HOOK_STEP_BEGAN) {
@@ -204,7 +204,8 @@ void duet__tell(struct duet__parker *parker, enum duet__hook what, int64_t now_n
 
 void duet__tell_settled(struct duet__parker *parker, duet_result result)
 {
-    duet_work_event event = {.now_ns = duet__clock_ns(), .result = result};
+    duet_work_event event = {
+        .now_ns = duet__clock_ns(), .queued = parker->observed->queued, .result = result};
     tell(parker, DUET__HOOK_SETTLED, &event);
 }
 

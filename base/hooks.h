@@ -37,6 +37,7 @@ struct duet__observed {
     const char *name; /* the future's, or number_name */
     uint64_t id, parent;
     int64_t spawned_ns, before_ns; /* the latter: of its latest event */
+    size_t queued; /* likewise */
     /* Who made it ready: written by whoever unparks it, just before, read when it runs again. All
      * relaxed: published by the unpark, and only told. Two that unpark it at the same time may mix. */
     _Atomic uint64_t by;
@@ -66,9 +67,10 @@ void duet__tell(struct duet__parker *parker, enum duet__hook what, int64_t now_n
 /* Likewise, that it settles, by who is about to settle it. */
 void duet__tell_settled(struct duet__parker *parker, duet_result result);
 
-/* By who is about to make it ready: by itself, or because `id` settles. */
+/* By who is about to make it ready. */
 void duet__note_by(struct duet__observed *observed);
 /* By its owner, before it may be made ready: nobody has yet. */
 void duet__note_nobody(struct duet__observed *observed);
-/* The work that settles on this thread at this moment; returns which did before. 0: none. */
-uint64_t duet__settling_set(uint64_t id);
+/* The work that acts on this thread at this moment though it does not run there by its own parker: it
+ * settles, or is a callback at a moment. Returns which did before; 0: none. */
+uint64_t duet__acting_set(uint64_t id);

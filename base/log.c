@@ -44,9 +44,8 @@ struct log_call {
 };
 
 /* Adds what the context shows. */
-static void add_context(void *arg)
+static void add_context(struct log_call *call)
 {
-    struct log_call *call = arg;
     size_t length = strlen(call->line);
     duet__context_suffix(call->context, call->line + length, sizeof call->line - length);
 }
@@ -72,9 +71,9 @@ static void log_line(duet_context *context, struct log_call *call)
         return;
     }
     inside = true;
-    call->context = context ? context : duet__here()->context;
+    call->context = context;
     if (call->context)
-        duet__call_bare(add_context, call);
+        add_context(call);
     duet__lock(&lock);
     if (call->level >= log_from)
         duet__call_bare_in((duet_context *)call->context, call_log_fn, call);
@@ -102,7 +101,7 @@ void duet__log(enum duet_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(call.line, sizeof call.line, format, args);
     va_end(args);
-    log_line(NULL, &call);
+    log_line(duet__here()->context, &call);
     errno = saved_errno;
 }
 

@@ -5,7 +5,6 @@
 /* With the shown values of who runs here. */
 __attribute__((format(printf, 2, 3))) void duet__log(enum duet_level level, const char *format,
                                                      ...);
-/* With those of another context: of the work that the line is about; NULL: of who runs here. */
-__attribute__((format(printf, 3, 4))) void duet__log_in(duet_context *context,
-                                                        enum duet_level level, const char *format,
-                                                        ...);
+/* With those of another context instead: of the work that the line is about. NULL: none. */
+__attribute__((format(printf, 3, 4))) void
+duet__log_in(duet_context *context, enum duet_level level, const char *format, ...);

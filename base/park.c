@@ -235,7 +235,7 @@ void duet__unpark(struct duet__parker *parker)
 {
     /* Before the change: from the moment the owner has its token, a thread's parker may be gone. */
     const struct duet__parker_ops *ops = parker->ops;
-    if (parker->observed)
+    if (duet__is_observed(parker))
         duet__note_by(parker->observed);
     uint32_t word = duet__load_relaxed(&parker->word), next;
     do {
@@ -251,8 +251,6 @@ void duet__park_cancel(struct duet__parker *parker)
 {
     uint32_t word = duet__load_relaxed(&parker->word), next;
     bool wakes;
-    if (parker->observed)
-        duet__note_by(parker->observed);
     do {
         if (word & DUET__PARK_CANCEL)
             return;
@@ -260,6 +258,8 @@ void duet__park_cancel(struct duet__parker *parker)
         next = word | DUET__PARK_CANCEL;
         if (wakes)
             next &= ~(uint32_t)DUET__PARK_SLEEPING;
+        if (wakes && duet__is_observed(parker))
+            duet__note_by(parker->observed);
         /* Pairs with the acquire in duet__park(), as in duet__unpark(). */
     } while (!duet__cas_acq_rel(&parker->word, &word, next));
     /* Alive: the caller holds a reference to the work. */

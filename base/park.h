@@ -84,6 +84,12 @@ struct duet__parker {
     struct duet__observed *observed; /* NULL: no hook is told of it. Constant once others know it */
 };
 
+/* Is a hook told of it? Rarely. */
+static inline bool duet__is_observed(const struct duet__parker *parker)
+{
+    return __builtin_expect(parker->observed != NULL, 0);
+}
+
 /* Sets up a parker in `word`: 0, or SLEEPING for work that is born asleep (queued, or a callback at
  * a moment). */
 void duet__parker_init(struct duet__parker *parker, const struct duet__parker_ops *ops,

@@ -2,6 +2,7 @@
 #include "alloc.h"
 #include "clock.h"
 #include "log.h"
+#include "work.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,11 +27,15 @@ static const char *put(char **at, const char *s)
 }
 
 void duet__receipt_add_named(duet_receipt *receipt, const char *kind, const char *name,
-                             int64_t since_ns, const char *place, const char *waits_for)
+                             int64_t since_ns, const char *place, const char *waits_for,
+                             duet_context *context)
 {
-    size_t size = strlen(kind) + strlen(name) + strlen(place) + strlen(waits_for) + 4;
-    duet_left *grown =
-        duet__alloc_resize((duet_left *)receipt->left, (receipt->count + 1) * sizeof *receipt->left);
+    char shown[128];
+    duet__context_show(context, shown, sizeof shown);
+    size_t size =
+        strlen(kind) + strlen(name) + strlen(place) + strlen(waits_for) + strlen(shown) + 5;
+    duet_left *grown = duet__alloc_resize((duet_left *)receipt->left,
+                                          (receipt->count + 1) * sizeof *receipt->left);
     char *words = grown ? duet__alloc(size) : NULL;
     if (grown)
         receipt->left = grown;
@@ -44,6 +49,7 @@ void duet__receipt_add_named(duet_receipt *receipt, const char *kind, const char
     left->name = put(&words, name);
     left->place = put(&words, place);
     left->waits_for = put(&words, waits_for);
+    left->context = put(&words, shown);
     left->age_ns = age_ns < 0 ? 0 : age_ns;
 }
 
@@ -52,15 +58,19 @@ void duet__receipt_add(duet_receipt *receipt, const duet_future *work, const cha
 {
     char name[64];
     duet__receipt_add_named(receipt, work->ops->kind, duet__future_name(work, name, sizeof name),
-                            work->ops->since ? work->ops->since(work) : 0, place, waits_for);
+                            work->ops->since ? work->ops->since(work) : 0, place, waits_for,
+                            duet__work_context(work));
 }
 
 void duet__receipt_log(const duet_receipt *receipt, const char *how)
 {
     for (size_t i = 0; i < receipt->count; i++) {
         const duet_left *left = &receipt->left[i];
-        duet__log(DUET_WARNING, "%s %s: %s '%s' is left after %.3f s; it waits for %s", left->place,
-                  how, left->kind, left->name, (double)left->age_ns / 1e9, left->waits_for);
+        bool shows = left->context[0] != '\0';
+        duet__log_in(NULL, DUET_WARNING,
+                     "%s %s: %s '%s' is left after %.3f s; it waits for %s%s%s%s", left->place, how,
+                     left->kind, left->name, (double)left->age_ns / 1e9, left->waits_for,
+                     shows ? " [" : "", left->context, shows ? "]" : "");
     }
     if (receipt->unlisted > 0)
         duet__log(DUET_WARNING, "%s: %zu more are left that could not be listed", how,
@@ -71,7 +81,8 @@ void duet__receipt_move(duet_receipt *receipt, duet_receipt *from)
 {
     size_t n = receipt->count + from->count;
     duet_left *grown =
-        from->count ? duet__alloc_resize((duet_left *)receipt->left, n * sizeof *receipt->left) : NULL;
+        from->count ? duet__alloc_resize((duet_left *)receipt->left, n * sizeof *receipt->left)
+                    : NULL;
     if (grown) {
         memcpy(grown + receipt->count, from->left, from->count * sizeof *from->left);
         receipt->left = grown;

@@ -1,5 +1,6 @@
 /* Receipts from inside: how a shutdown lists what it leaves behind. */
 #pragma once
+#include "context.h"
 #include "future_impl.h"
 
 #include <duet/receipt.h>
@@ -11,7 +12,8 @@ void duet__receipt_add(duet_receipt *receipt, const duet_future *work, const cha
                        const char *waits_for);
 /* Likewise, of something without a future. */
 void duet__receipt_add_named(duet_receipt *receipt, const char *kind, const char *name,
-                             int64_t since_ns, const char *place, const char *waits_for);
+                             int64_t since_ns, const char *place, const char *waits_for,
+                             duet_context *context);
 /* One line in the log for each: "PLACE HOW: WORK waits for …". */
 void duet__receipt_log(const duet_receipt *receipt, const char *how);
 /* Adds what is in `from`, which is empty then. */

@@ -58,6 +58,7 @@ void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *h
         work->future.name = (const char *)work + size + duet__observed_size(hooks);
     duet__parker_init(&work->parker, parker_ops, &work->future, DUET__PARK_SLEEPING);
     work->parker.context = duet__context_inherit();
+    work->began_in = duet_context_ref(work->parker.context);
     if (observed)
         duet__observe(observed, hooks, &work->future);
     work->parker.observed = observed;
@@ -69,15 +70,18 @@ void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *h
 void duet__work_release(struct duet__work *work)
 {
     duet_context_unref(work->parker.context);
-    if (work->parker.observed)
+    duet_context_unref(work->began_in);
+    if (duet__is_observed(&work->parker))
         duet__hooks_unref(work->parker.observed->hooks);
     duet__free(work);
 }
 
 duet_context *duet__work_context(const duet_future *f)
 {
-    bool is_work = f->ops->cancel == duet__work_cancel;
-    return is_work ? duet__container(f, struct duet__work, future)->parker.context : NULL;
+    if (f->ops->cancel != duet__work_cancel)
+        return NULL;
+    const struct duet__work *work = duet__container(f, const struct duet__work, future);
+    return duet__future_is_settled(f) ? work->parker.context : work->began_in;
 }
 
 duet_result duet__work_run(struct duet__work *work)
@@ -88,19 +92,20 @@ duet_result duet__work_run(struct duet__work *work)
     return result;
 }
 
-static void settle_observed(struct duet__work *work, duet_result result, uint32_t also_state)
+static DUET__COLD void settle_observed(struct duet__work *work, duet_result result,
+                                       uint32_t also_state)
 {
     duet__tell_settled(&work->parker, result);
-    uint64_t before = duet__settling_set(work->parker.observed->id);
+    uint64_t before = duet__acting_set(work->parker.observed->id);
     duet__future_settle(&work->future, result, also_state);
-    duet__settling_set(before);
+    duet__acting_set(before);
 }
 
 static void settle(struct duet__work *work, duet_result result, uint32_t also_state)
 {
     if (work->drop)
         duet__call_bare_in(work->parker.context, work->drop, work->arg);
-    if (work->parker.observed)
+    if (duet__is_observed(&work->parker))
         settle_observed(work, result, also_state);
     else
         duet__future_settle(&work->future, result, also_state);

@@ -12,6 +12,7 @@ struct duet__work {
     duet_fn *fn;
     void *arg;
     void (*drop)(void *arg);
+    duet_context *began_in; /* constant: so others may show it, while the parker's changes */
 };
 
 /* 0, or the error of an unusable opts (may be NULL), with *ret_why what is wrong with it. */
@@ -27,7 +28,8 @@ void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *h
                      duet_fn *fn, void *arg, const duet_opts *opts);
 /* Once the last reference is gone: lets go of what it held, and frees it. */
 void duet__work_release(struct duet__work *work);
-/* The context of the work whose future this is; NULL: the empty one, or it is no work's. */
+/* The context in which the work of this future was started, or, if it has settled, which it had last;
+ * NULL: the empty one, or it is no work's. */
 duet_context *duet__work_context(const duet_future *f);
 /* Runs the function, where it may wait as its parker can. The caller has set duet__here(). */
 duet_result duet__work_run(struct duet__work *work);

@@ -9,6 +9,7 @@
  *
  * At one connection a request costs two or three times as much when the scheduler puts the two on
  * two processors, and it changes its mind: `taskset -c 0 bench-net echo-1` is what is steady. */
+#include "load.h"
 #include "net.h"
 #include "measure.h"
 
@@ -319,47 +320,6 @@ static void bench_idle_most(const char *workload, enum net_work work, unsigned c
 {
     (void)connections;
     bench_idle(workload, work, idle_connections());
-}
-
-/* ---- Who else was on the machine ---- */
-
-struct load {
-    double busy_s, stolen_s, all_s, ours_s;
-};
-
-static double seconds_of(const struct rusage *usage)
-{
-    return (double)(usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) +
-           (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec) / 1e6;
-}
-
-static struct load load_now(void)
-{
-    double user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0, steal = 0;
-    double tick_s = 1.0 / (double)sysconf(_SC_CLK_TCK);
-    struct rusage self, children;
-    FILE *file = fopen("/proc/stat", "re");
-    need(file && fscanf(file, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", &user, &nice, &system, &idle,
-                        &iowait, &irq, &softirq, &steal) == 8,
-         "/proc/stat");
-    fclose(file);
-    getrusage(RUSAGE_SELF, &self);
-    getrusage(RUSAGE_CHILDREN, &children);
-    double busy = user + nice + system + irq + softirq;
-    return (struct load){.busy_s = busy * tick_s,
-                         .stolen_s = steal * tick_s,
-                         .all_s = (busy + idle + iowait + steal) * tick_s,
-                         .ours_s = seconds_of(&self) + seconds_of(&children)};
-}
-
-static void print_load(const struct load *before)
-{
-    struct load now = load_now();
-    double all_s = now.all_s - before->all_s;
-    double others_s = (now.busy_s - before->busy_s) - (now.ours_s - before->ours_s);
-    printf("%-44s %10.1f %%        (and %.1f %% stolen by the hypervisor)\n",
-           "machine: taken by others meanwhile", others_s > 0 ? others_s / all_s * 100 : 0,
-           (now.stolen_s - before->stolen_s) / all_s * 100);
 }
 
 /* ---- Which ---- */

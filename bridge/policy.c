@@ -2,6 +2,7 @@
 #include "check.h"
 #include "fork.h"
 #include "lock.h"
+#include "log.h"
 #include "runtime.h"
 
 #include <duet/policy.h>
@@ -86,12 +87,15 @@ void duet_policy_scope_end(duet_policy_scope *scope)
 /* ---- Making ---- */
 
 /* What a policy's function returned: an error, or 0 and something. */
-static int check_made(int rc, const void *made)
+static int check_made(int rc, const void *made, const char *kind, const char *name)
 {
-    if (rc < 0 || (rc == 0 && made))
-        return rc;
-    return duet__bad_argument("duet_policy", "what makes a loop or pool returns 0 and one, or an "
-                                             "error below 0");
+    if (rc == 0 && made)
+        return 0;
+    if (rc >= 0)
+        return duet__bad_argument("duet_policy", "what makes a loop or pool returns 0 and one, or "
+                                                 "an error below 0");
+    duet__log(DUET_ERROR, "the policy makes no %s '%s': %s", kind, name, duet_strerror(rc));
+    return rc;
 }
 
 int duet__policy_make_loop(duet_loop **ret, const duet_loop_config *config)
@@ -102,7 +106,7 @@ int duet__policy_make_loop(duet_loop **ret, const duet_loop_config *config)
         return duet_loop_open(ret, config);
     *ret = NULL;
     int rc = now.make_loop(now.ctx, ret, config);
-    return check_made(rc, *ret);
+    return check_made(rc, *ret, "loop", config->name ? config->name : "");
 }
 
 int duet__policy_make_pool(duet_pool **ret, const duet_pool_config *config)
@@ -113,5 +117,5 @@ int duet__policy_make_pool(duet_pool **ret, const duet_pool_config *config)
         return duet_pool_open(ret, config);
     *ret = NULL;
     int rc = now.make_pool(now.ctx, ret, config);
-    return check_made(rc, *ret);
+    return check_made(rc, *ret, "pool", config->name ? config->name : "");
 }

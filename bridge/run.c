@@ -1,5 +1,6 @@
 /* Where loops and pools start by themselves: duet_run(), duet_loop_start(), the default pool. */
 #include "check.h"
+#include "context.h"
 #include "log.h"
 #include "loop_impl.h"
 #include "pool_impl.h"
@@ -74,7 +75,7 @@ int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *re
         rc = duet__sigint_begin(&sigint, loop);
     if (rc < 0) {
         if (given.drop)
-            duet__call_bare(given.drop, arg);
+            duet__call_bare_in(duet__here()->context, given.drop, arg);
     } else {
         rc = run_on(loop, fn, arg, &given, ret);
         if (on_signal)

@@ -10,6 +10,7 @@
  * seen by the look. */
 #include "check.h"
 #include "context.h"
+#include "log.h"
 #include "loop_impl.h"
 
 #include <errno.h>
@@ -34,7 +35,7 @@ static int watch(const struct duet__guest *guest, int fd)
     return epoll_ctl(guest->epoll_fd, EPOLL_CTL_ADD, fd, &event);
 }
 
-static int open_descriptors(struct duet__guest *guest)
+static int open_descriptors(struct duet__guest *guest, const char *loop_name)
 {
     guest->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     guest->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -45,6 +46,8 @@ static int open_descriptors(struct duet__guest *guest)
         return 0;
     int rc = -errno;
     close_descriptors(guest);
+    duet__log(DUET_ERROR, "loop '%s' cannot be attached: its descriptors: %s%s", loop_name,
+              duet_strerror(rc), rc == -EMFILE ? " (raise RLIMIT_NOFILE, ulimit -n)" : "");
     return rc;
 }
 
@@ -67,9 +70,7 @@ void duet__guest_rouse(duet_loop *loop)
 static void take_events(struct duet__guest *guest)
 {
     struct epoll_event events[2];
-    int saved_errno = errno;
     epoll_wait(guest->epoll_fd, events, 2, 0);
-    errno = saved_errno;
 }
 
 /* After the events have been taken. One that is set to an earlier moment stays: a turn too many is
@@ -111,7 +112,7 @@ static int begin(duet_loop *loop)
     int rc = duet__loop_begin(loop, true);
     if (rc < 0)
         return rc;
-    rc = open_descriptors(guest);
+    rc = open_descriptors(guest, loop->config.name);
     if (rc == 0) {
         rc = duet__ring_signal(&loop->ring, guest->event_fd);
         if (rc < 0)
@@ -129,7 +130,7 @@ int duet_loop_attach(duet_loop *loop, int *ret_fd)
         return duet__bad_argument(__func__, "ret_fd is NULL");
     if (here->work || !here->ops->may_wait)
         return -EDEADLK;
-    int rc = duet__loop_take(loop);
+    int rc = duet__loop_take(loop, __func__);
     if (rc < 0)
         return rc;
     rc = begin(loop);
@@ -178,15 +179,9 @@ static bool rest(duet_loop *loop)
     return true;
 }
 
-int duet_loop_turn(duet_loop *loop)
+static int turn(duet_loop *loop)
 {
-    if (loop && duet__is_foreign(loop->process))
-        return -EOWNERDEAD;
-    duet__check(loop && duet_loop_self() == loop && loop->guest.attached,
-                "duet_loop_turn() runs on the thread that this loop is attached to");
     struct duet__guest *guest = &loop->guest;
-    if (guest->turning)
-        return -EDEADLK;
     guest->turning = true;
     wake(loop);
     duet__loop_turn_once(loop);
@@ -200,4 +195,18 @@ int duet_loop_turn(duet_loop *loop)
         return 0;
     signal_host(guest);
     return 1;
+}
+
+int duet_loop_turn(duet_loop *loop)
+{
+    if (loop && duet__is_foreign(loop->process))
+        return -EOWNERDEAD;
+    duet__check(loop && duet_loop_self() == loop && loop->guest.attached,
+                "duet_loop_turn() runs on the thread that this loop is attached to");
+    if (loop->guest.turning)
+        return -EDEADLK;
+    int saved_errno = errno;
+    int rc = turn(loop);
+    errno = saved_errno;
+    return rc;
 }

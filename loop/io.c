@@ -15,6 +15,10 @@ enum {
     POLL_MOST_MS = 1000000,
 };
 
+#ifdef DUET__TSAN
+char duet__io_numbers[1024];
+#endif
+
 static struct duet__list *in_flight(duet_loop *loop, int fd)
 {
     return &loop->in_flight[(unsigned)fd % DUET__IO_LISTS];
@@ -30,7 +34,7 @@ static void io_done(struct duet__op *op, int32_t result, bool more)
     struct duet__parker *parker = io->parker;
     io->result = result;
     duet__unpark(parker);
-    if (parker->observed) /* it was the kernel */
+    if (duet__is_observed(parker)) /* it was the kernel */
         duet__note_nobody(parker->observed);
 }
 
@@ -223,6 +227,7 @@ int duet__io_close(struct duet__task *task, int fd)
     struct duet__io io = {.op = {io_done}, .parker = &task->work.parker, .fd = -1};
     duet__list_append(&task->loop->closing, &closing.link);
     end_all(task, &closing);
+    duet__io_gives_back(fd);
     struct io_uring_sqe *sqe = await_entry(task);
     io_uring_prep_close(sqe, fd);
     sqe->user_data = (uint64_t)(uintptr_t)&io.op;

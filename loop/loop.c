@@ -330,10 +330,10 @@ static void end(duet_loop *loop, int rc)
     duet__future_settle(&loop->end, rc < 0 ? duet_err(rc) : duet_ok(), 0);
 }
 
-int duet__loop_take(duet_loop *loop)
+int duet__loop_take(duet_loop *loop, const char *function)
 {
     if (!loop)
-        return duet__bad_argument("duet_loop_run", "loop is NULL");
+        return duet__bad_argument(function, "loop is NULL");
     if (duet__is_foreign(loop->process))
         return -EOWNERDEAD;
     if (loop_here)
@@ -381,7 +381,7 @@ void duet__loop_end(duet_loop *loop, int rc)
 
 int duet_loop_run(duet_loop *loop)
 {
-    int rc = duet__loop_take(loop);
+    int rc = duet__loop_take(loop, __func__);
     if (rc < 0)
         return rc;
     rc = duet__loop_begin(loop, false);
@@ -511,11 +511,15 @@ static void list_stuck(duet_loop *loop, duet_receipt *receipt)
     duet__lock(&loop->running_lock);
     struct duet__task *task = duet__load_relaxed(&loop->running); /* it cannot end meanwhile */
     if (task)
-        list_task(loop, task, runs_on, receipt);
+        duet_future_ref(&task->work.future);
     duet__unlock(&loop->running_lock);
+    if (task) {
+        list_task(loop, task, runs_on, receipt);
+        duet_future_unref(&task->work.future);
+    }
     if (!task)
         duet__receipt_add_named(receipt, "callback", "of the loop", 0,
-                                describe_place(loop, place, sizeof place), runs_on);
+                                describe_place(loop, place, sizeof place), runs_on, NULL);
     receipt->unlisted += duet__graph_count(duet__task_is_of_loop, loop);
 }
 

@@ -113,7 +113,7 @@ int64_t duet__loop_next_ns(duet_loop *loop);
 /* The parts of running a loop on this thread, in this order. Take: 0 and a reference, or why not.
  * Begin: 0, or then cannot_begin() and end(). Turns: it does from here on. Finish, and end, which
  * lets go of the reference. */
-int duet__loop_take(duet_loop *loop);
+int duet__loop_take(duet_loop *loop, const char *function);
 int duet__loop_begin(duet_loop *loop, bool in_host);
 void duet__loop_cannot_begin(duet_loop *loop, int rc);
 void duet__loop_turns(duet_loop *loop, enum duet__turns how);

@@ -41,7 +41,7 @@ static void look_again_at(struct duet__task *task, struct duet__wait *wait)
 static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
 {
     struct duet__task *task = task_of_parker(parker);
-    if (parker->observed)
+    if (duet__is_observed(parker))
         duet__note_nobody(parker->observed);
     /* Publishes that the node is free to be queued. Pairs with the acquire of whoever clears
      * SLEEPING. */
@@ -117,16 +117,21 @@ static void task_wake_cancelled(struct duet__parker *parker)
         duet__work_settle(&task->work, duet_err(-ECANCELED));
 }
 
+/* For the hooks: it stands aside, and waits for nothing. */
+static DUET__COLD void note_pass(struct duet__task *task)
+{
+    duet__note_nobody(task->work.parker.observed);
+    task->passes = true;
+}
+
 /* Goes to the end of the run queue. */
 static void task_pass(struct duet__parker *parker)
 {
     struct duet__task *task = task_of_parker(parker);
-    if (parker->observed)
-        duet__note_nobody(parker->observed);
-    task->passes = true;
+    if (duet__is_observed(parker))
+        note_pass(task);
     duet__loop_ready(task->loop, &task->node);
     leave(task);
-    task->passes = false;
 }
 
 /* Not the beginning of this turn: a deadline that has just passed is in the past. */
@@ -248,8 +253,9 @@ void duet__task_stack_main(void *arg)
 }
 
 /* Its function has returned. The task may be gone when it has settled. */
-static void coroutine_end(duet_loop *loop, struct duet__task *task, struct duet__stack *stack)
+static void coroutine_end(duet_loop *loop, struct duet__task *task)
 {
+    struct duet__stack *stack = task->stack;
     duet_result result = loop->result; /* what settling runs may run others */
     stack->co.name = NULL;
     duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
@@ -265,12 +271,12 @@ static size_t ready_count(const duet_loop *loop)
     return loop->ready.count + loop->arrivals.count;
 }
 
-static void tell_step_began(duet_loop *loop, struct duet__task *task)
+static DUET__COLD void tell_step_began(duet_loop *loop, struct duet__task *task)
 {
     duet__tell(&task->work.parker, DUET__HOOK_STEP_BEGAN, duet__clock_ns(), ready_count(loop));
 }
 
-static void tell_step_ended(duet_loop *loop, struct duet__task *task, bool parked)
+static DUET__COLD void tell_step_ended(duet_loop *loop, struct duet__task *task, bool parked)
 {
     int64_t now_ns = duet__clock_ns();
     duet__tell(&task->work.parker, DUET__HOOK_STEP_ENDED, now_ns, ready_count(loop));
@@ -278,25 +284,42 @@ static void tell_step_ended(duet_loop *loop, struct duet__task *task, bool parke
         duet__tell(&task->work.parker, DUET__HOOK_PARKED, now_ns, ready_count(loop));
 }
 
-static void resume(struct duet__node *node, void *consumer)
+/* Until it waits, stands aside, or has come to its end: then its stack has no work. The task is there
+ * in any case: if it sleeps and somebody has woken it already, it is still ours to run. */
+static inline void run_step(duet_loop *loop, struct duet__task *task)
 {
-    duet_loop *loop = consumer;
-    struct duet__task *task = task_of_node(node);
     struct duet__stack *stack = task->stack;
-    if (task->work.parker.observed)
-        tell_step_began(loop, task);
     duet__here_set(&task->work.parker);
     duet__store_relaxed(&loop->running, task);
     duet__co_switch(&loop->scheduler, &stack->co);
     duet__here_set(duet__here_bare());
     check_stack(stack);
-    /* Alive in any case: if it sleeps and somebody has woken it already, it is ours to run. */
-    if (task->work.parker.observed)
-        tell_step_ended(loop, task, stack->work && !task->passes);
-    if (stack->work)
+}
+
+static inline void after_step(duet_loop *loop, struct duet__task *task)
+{
+    if (task->stack->work)
         duet__store_relaxed(&loop->running, NULL);
     else
-        coroutine_end(loop, task, stack);
+        coroutine_end(loop, task);
+}
+
+static void resume(struct duet__node *node, void *loop)
+{
+    struct duet__task *task = task_of_node(node);
+    run_step(loop, task);
+    after_step(loop, task);
+}
+
+/* Likewise, of one that hooks are told of. */
+static void resume_observed(struct duet__node *node, void *loop)
+{
+    struct duet__task *task = task_of_node(node);
+    tell_step_began(loop, task);
+    run_step(loop, task);
+    tell_step_ended(loop, task, task->stack->work && !task->passes);
+    task->passes = false;
+    after_step(loop, task);
 }
 
 /* 0, or why this task, which is ours now, cannot start. */
@@ -342,10 +365,10 @@ static void start(struct duet__node *node, void *consumer)
     }
     task->stack->work = task;
     task->stack->co.name = task->work.future.name;
-    node->run = resume;
+    node->run = duet__is_observed(&task->work.parker) ? resume_observed : resume;
     node->counted = false;
     task_live(task);
-    resume(node, loop);
+    node->run(node, loop);
 }
 
 static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,
@@ -367,7 +390,7 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
 }
 
 /* To the hooks, before anybody else knows it. */
-static void tell_spawned(duet_loop *loop, struct duet__task *task)
+static DUET__COLD void tell_spawned(duet_loop *loop, struct duet__task *task)
 {
     size_t queued = duet_loop_self() == loop ? ready_count(loop) : duet__port_waiting(loop->port);
     duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, duet__clock_ns(), queued);
@@ -379,12 +402,24 @@ struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const
     if (!task)
         return NULL;
     task->node.run = start;
-    if (task->work.parker.observed)
+    if (duet__is_observed(&task->work.parker))
         tell_spawned(loop, task);
     return task;
 }
 
 /* ---- Callbacks at a moment ---- */
+
+static void call_at_its_moment(duet_loop *loop, struct duet__task *task)
+{
+    const struct duet__observed *observed = task->work.parker.observed;
+    if (observed)
+        tell_step_began(loop, task);
+    uint64_t before = duet__acting_set(observed ? observed->id : 0);
+    duet__call_bare_in(task->work.parker.context, task->callback, task->work.arg);
+    duet__acting_set(before);
+    if (observed)
+        tell_step_ended(loop, task, false);
+}
 
 /* Its moment has come, or it was cancelled. */
 static void moment_due(struct duet__node *node, void *consumer)
@@ -395,11 +430,7 @@ static void moment_due(struct duet__node *node, void *consumer)
         duet__heap_remove(&loop->timers, &task->timer);
     duet_result result = duet_err(-ECANCELED);
     if (!duet__park_cancelled(&task->work.parker)) {
-        if (task->work.parker.observed)
-            tell_step_began(loop, task);
-        duet__call_bare_in(task->work.parker.context, task->callback, task->work.arg);
-        if (task->work.parker.observed)
-            tell_step_ended(loop, task, false);
+        call_at_its_moment(loop, task);
         result = duet_ok();
     }
     task_end(task, result);
@@ -420,6 +451,8 @@ static void moment_arrive(struct duet__node *node, void *consumer)
     node->counted = false;
     if (rc == 0)
         task_live(task);
+    if (duet__is_observed(&task->work.parker))
+        duet__note_nobody(task->work.parker.observed);
     /* Publishes that the task has started and its node is free to be queued. Pairs with the
      * acquire of who clears SLEEPING. */
     if (rc == 0 && duet__cas_release(&task->work.parker.word, &awake, DUET__PARK_SLEEPING))
@@ -439,7 +472,7 @@ struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_ca
     task->node.run = moment_arrive;
     task->callback = fn;
     task->at_ns = at_ns;
-    if (task->work.parker.observed)
+    if (duet__is_observed(&task->work.parker))
         tell_spawned(loop, task);
     return task;
 }

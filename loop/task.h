@@ -23,7 +23,7 @@ struct duet__task {
     duet_loop *loop;
     struct duet__list live; /* in the loop's list from its start to its end */
     bool started; /* written by the loop while the task is not asleep */
-    bool passes; /* it stands aside, and waits for nothing */
+    bool passes; /* of an observed one: it stands aside, and waits for nothing */
     _Atomic int64_t since_ns; /* when it started; relaxed */
     struct duet__stack *stack; /* from its start to its end; NULL: not started, or has none */
     size_t stack_size; /* 0: the loop's */

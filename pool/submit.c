@@ -142,13 +142,13 @@ static void job_shield(struct duet__parker *parker, bool begins)
 static void job_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
 {
     struct duet__job *job = duet__container(parker, struct duet__job, work.parker);
-    if (parker->observed) {
+    if (duet__is_observed(parker)) {
         duet__note_nobody(parker->observed);
         duet__job_tell(job, DUET__HOOK_STEP_ENDED);
         duet__job_tell(job, DUET__HOOK_PARKED);
     }
     duet__thread_sleep(parker, seen, asleep, by_ns);
-    if (parker->observed)
+    if (duet__is_observed(parker))
         duet__job_tell(job, DUET__HOOK_STEP_BEGAN);
 }
 
@@ -387,7 +387,7 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
     if (!job)
         return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
     duet_future *f = &job->work.future;
-    if (job->work.parker.observed)
+    if (duet__is_observed(&job->work.parker))
         duet__job_tell(job, DUET__HOOK_JOB_QUEUED);
     duet__lock(&pool->lock);
     enum admission what = admission(pool, here, opts && (opts->flags & DUET_REFUSE));

@@ -9,13 +9,13 @@
 
 /* ---- One job ---- */
 
-static void tell_began(struct duet__job *job)
+static DUET__COLD void tell_began(struct duet__job *job)
 {
     duet__job_tell(job, DUET__HOOK_JOB_BEGAN);
     duet__job_tell(job, DUET__HOOK_STEP_BEGAN);
 }
 
-static void tell_ended(struct duet__job *job)
+static DUET__COLD void tell_ended(struct duet__job *job)
 {
     duet__job_tell(job, DUET__HOOK_STEP_ENDED);
     duet__job_tell(job, DUET__HOOK_JOB_ENDED);
@@ -24,7 +24,7 @@ static void tell_ended(struct duet__job *job)
 /* The job's function, with its parker as who runs here. */
 static duet_result call(struct duet__job *job)
 {
-    if (job->work.parker.observed)
+    if (duet__is_observed(&job->work.parker))
         tell_began(job);
     struct duet__parker *before = duet__here_set(&job->work.parker);
     job->work.parker.outer = before; /* whoever called us stands still until we have run */
@@ -40,7 +40,7 @@ static duet_result call(struct duet__job *job)
     if (interruptible)
         duet__interrupt_end(&job->interrupt);
     duet__here_set(before); /* the job may be gone when it has settled */
-    if (job->work.parker.observed)
+    if (duet__is_observed(&job->work.parker))
         tell_ended(job);
     return result;
 }

@@ -96,7 +96,7 @@ static int await(duet_future *f, duet_deadline by, struct addrinfo **ret)
 int duet_resolve(const char *host, const char *port, struct addrinfo **ret, duet_deadline by)
 {
     const duet_opts opts = {
-        .name = "look-up", .drop = free, .drop_result = drop_addresses, .flags = DUET_REFUSE};
+        .name = "look-up", .drop = duet__free, .drop_result = drop_addresses, .flags = DUET_REFUSE};
     if (!ret || (!host && !port))
         return duet__bad_argument(__func__, ret ? "host and port are both NULL" : "ret is NULL");
     if (!duet__port_fits(port))

@@ -186,6 +186,8 @@ typedef struct duet_allocator {
 } duet_allocator;
 /* [any] From here on duet allocates with these, copied; NULL: with the C library's again. All but
  * stacks, which are mapped, the kernel's rings, and what pthreads and the C library need themselves.
+ * After duet_shutdown() the few hundred bytes of the process's own pools stay, so that late calls
+ * can be refused.
  * 0; -EINVAL; -EBUSY: duet has memory already. Call it before the first other function. */
 DUET_API int duet_allocator_set(const duet_allocator *allocator);
 

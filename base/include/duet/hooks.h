@@ -8,7 +8,7 @@
  * ends (step_ended) where the work waits, yields or has come to its end, and if it waits, parked
  * follows at once. What is refused, or cancelled before it starts, is spawned (or job_queued) and
  * settled, with nothing in between. So each work that was spawned or queued settles exactly once.
- * What there was no memory for, or was wrong to ask for (-ENOMEM, -EINVAL), is never told of; nor
+ * What could not even be made (no memory for it, bad arguments) is never told of; nor
  * are bare callbacks of duet_call_soon() and duet_future_then(), which are no works.
  *
  * spawned and job_queued are called by the thread that submits, before the work can run; settled by
@@ -36,18 +36,21 @@ typedef struct duet_work_event {
     uint64_t parent; /* the id of the work that started it; 0: something that has none did */
     int64_t now_ns;
     int64_t spawned_ns; /* when it was spawned or queued */
-    /* When the event before this one of the same work was: for step_ended, when the step began;
-     * for step_began, since when it was queued, waited or stood aside. */
+    /* When the event before this one of the same work was. So for step_ended, when the step began;
+     * for step_began, since when it had been queued, waited or stood aside (a job: when it began). */
     int64_t since_ns;
     /* In step_began: what made it ready: the work that started it, settled what it waited for, or
      * handed it over; by 0 and by_ns not 0: something without an id did (a plain thread, a bare
      * callback, a loop without hooks). by_ns 0: nobody did (its moment came, the kernel answered,
-     * it had only yielded). by_thread is the kernel's number of the thread (gettid). */
+     * it had only yielded): how long it then stood ready cannot be told from how long it waited.
+     * by_ns is taken by who does it, and may be a little earlier than spawned_ns or since_ns.
+     * by_thread is the kernel's number of the thread (gettid). */
     uint64_t by;
     int64_t by_ns;
     int32_t by_thread;
     uint32_t reserved_too;
-    /* About how many works stand ready in that loop, or queued in that pool. */
+    /* About how many works stand ready in that loop, or queued in that pool; in settled, at the event
+     * before. */
     size_t queued;
     /* In settled: what it came to. A look: a DUET_PTR in it is not the hook's. */
     duet_result result;

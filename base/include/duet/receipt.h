@@ -12,6 +12,7 @@ typedef struct duet_left {
     const char *name;
     const char *place; /* "loop 'main'" or "pool 'db'" */
     const char *waits_for; /* "coroutine 'fetch'", "a moment", …; or that it runs on */
+    const char *context; /* the shown values it was started with, "request=42"; "": none */
     int64_t age_ns; /* since it started, give or take a few milliseconds */
 } duet_left;
 

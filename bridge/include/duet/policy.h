@@ -13,12 +13,13 @@ extern "C" {
 #endif
 
 /* Copied; what it points to must be there as long as it is the policy, and until calls that began
- * before have returned. */
+ * before have returned. What it gives to a default pool, hooks say, is used until the process has
+ * ended: it is best static. */
 typedef struct duet_policy {
     void *ctx;
     /* Makes what is asked for: like duet_loop_open(), a loop that nobody runs yet, which from then
      * on belongs to who asked. config is never NULL. NULL: duet_loop_open(). An error is what
-     * duet_run() or duet_loop_start() returns. */
+     * duet_run() or duet_loop_start() returns; 0 without a loop, or a positive value, is -EINVAL. */
     int (*make_loop)(void *ctx, duet_loop **ret, const duet_loop_config *config);
     /* Likewise, as duet_pool_open(). Called for the default pool when it is first needed, and anew
      * after duet_shutdown(). Two threads may need it at the same time, then one of the two pools is
