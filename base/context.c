@@ -174,6 +174,11 @@ int duet_context_set(const duet_key *key, void *value)
     int rc = check_key(__func__, key);
     if (rc < 0 || duet_context_get(key) == value)
         return rc;
+    if (!value &&
+        here->context->count == 1) { /* it was the only one: to empty it needs no memory */
+        duet_context_unref(duet_context_swap(NULL));
+        return 0;
+    }
     struct entry *entry = value ? entry_new(key, value) : NULL;
     duet_context *context = entry || !value ? copy_without(here->context, key) : NULL;
     if (!context) {
@@ -182,10 +187,6 @@ int duet_context_set(const duet_key *key, void *value)
     }
     if (entry)
         context->entries[context->count++] = entry;
-    if (context->count == 0) {
-        duet_context_unref(context);
-        context = NULL;
-    }
     duet_context_unref(duet_context_swap(context));
     return 0;
 }

@@ -5,9 +5,13 @@
  * left. */
 #include "duet_test.h"
 
+#include <liburing.h>
+#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 static atomic_int countdown = -1; /* how many calls succeed before one fails; < 0: all do */
@@ -116,6 +120,9 @@ void __wrap_free(void *block)
 }
 
 WRAP(int, eventfd, (unsigned count, int flags), (count, flags), EMFILE, -1)
+WRAP(int, epoll_create1, (int flags), (flags), EMFILE, -1)
+WRAP(int, timerfd_create, (int clock, int flags), (clock, flags), EMFILE, -1)
+WRAP(int, io_uring_register_eventfd, (struct io_uring * ring, int fd), (ring, fd), ENOMEM, -ENOMEM)
 WRAP(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset), ENOMEM, MAP_FAILED)
 
@@ -129,8 +136,6 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
     return fails_now() ? EAGAIN : __real_pthread_create(thread, attr, fn, arg);
 }
 
-struct io_uring;
-struct io_uring_params;
 int __real_io_uring_queue_init_params(unsigned entries, struct io_uring *ring,
                                       struct io_uring_params *params);
 int __wrap_io_uring_queue_init_params(unsigned entries, struct io_uring *ring,
@@ -319,6 +324,104 @@ static void promises_with_callbacks(void **state)
 {
     (void)state;
     survives(promises_and_callbacks);
+}
+
+/* ---- Contexts, hooks, guests ---- */
+
+static atomic_int told; /* spawned, less those that settled */
+
+static void tell_begin(void *ctx, const duet_work_event *event)
+{
+    (void)ctx;
+    (void)event;
+    told++;
+}
+
+static void tell_end(void *ctx, const duet_work_event *event)
+{
+    (void)ctx;
+    (void)event;
+    told--;
+}
+
+static const duet_hooks hooks = {
+    .spawned = tell_begin, .job_queued = tell_begin, .settled = tell_end};
+static const duet_key key = {.name = "block", .drop = free_block};
+
+/* Whatever fails, each value is dropped once, and each work that was told of settles once. */
+static int work_in_contexts(void)
+{
+    duet_loop *loop = NULL;
+    duet_pool *pool = NULL;
+    duet_result r = duet_ok(), s = duet_ok();
+    int err = 0, rc = duet_loop_start(&loop, &(duet_loop_config){.name = "told", .hooks = &hooks});
+    if (rc < 0)
+        return rc;
+    rc = duet_pool_open(&pool, &(duet_pool_config){.name = "told", .hooks = &hooks});
+    void *block = rc == 0 ? malloc(10) : NULL;
+    err = rc < 0 ? rc : block ? duet_context_set(&key, block) : -ENOMEM;
+    if (err < 0)
+        free(block);
+    if (pool) {
+        rc = duet_call(loop, return_ok, NULL, SURELY, &r);
+        must(rc == 0);
+        must_equal(duet_offload(pool, return_ok, NULL, SURELY, &s), 0);
+        must_equal(duet_pool_close(pool, SURELY), 0);
+        err = err ? err : r.err ? r.err : s.err;
+    }
+    must_equal(duet_loop_close(loop, SURELY), 0);
+    must_equal(duet_context_set(&key, NULL), 0); /* the only one: its removal cannot fail */
+    must_equal(told, 0);
+    return err;
+}
+
+static void contexts_and_hooks(void **state)
+{
+    (void)state;
+    survives(work_in_contexts);
+}
+
+static int turn_until_ended(duet_loop *loop, int fd, duet_future *f)
+{
+    int rc;
+    while ((rc = duet_loop_turn(loop)) >= 0) {
+        if (duet_future_settled(f))
+            duet_loop_stop(loop); /* it may not even have started */
+        struct pollfd readable = {fd, POLLIN, 0};
+        if (rc == 0)
+            must(poll(&readable, 1, 10000) != 0);
+    }
+    return rc;
+}
+
+static duet_result sleep_and_stop(void *loop)
+{
+    int rc = duet_sleep(duet_ms(1));
+    duet_loop_stop(loop);
+    return rc < 0 ? duet_err(rc) : duet_ok();
+}
+
+static int be_a_guest(void)
+{
+    duet_loop *loop = NULL;
+    int fd = -1, rc = duet_loop_open(&loop, NULL);
+    if (rc < 0)
+        return rc;
+    duet_future *f = duet_submit(loop, sleep_and_stop, loop);
+    rc = duet_loop_attach(loop, &fd);
+    if (rc == 0)
+        must_equal(turn_until_ended(loop, fd, f), -ESHUTDOWN);
+    must(duet_future_settled(f));
+    int err = rc < 0 ? rc : duet_future_result(f).err;
+    duet_future_unref(f);
+    must_equal(duet_loop_close(loop, SURELY), 0);
+    return err;
+}
+
+static void a_guest(void **state)
+{
+    (void)state;
+    survives(be_a_guest);
 }
 
 static duet_result group_body(void *arg)
@@ -559,6 +662,8 @@ int main(void)
         cmocka_unit_test(a_loop_on_a_thread_and_calls_to_it),
         cmocka_unit_test(a_pool_and_its_jobs),
         cmocka_unit_test(promises_with_callbacks),
+        cmocka_unit_test(contexts_and_hooks),
+        cmocka_unit_test(a_guest),
         cmocka_unit_test(a_group),
         cmocka_unit_test(an_offload),
         cmocka_unit_test(a_channel_and_a_select),

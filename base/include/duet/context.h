@@ -8,13 +8,14 @@
  * and by what it starts afterwards; never by who started it, by what it has started already, or by
  * the next job on the same worker.
  *
- * Lines of the log that duet writes about a work (that it failed and nobody looked, is left behind,
- * waits in a circle) end with its values, those that have a show function: "… [request=42]"; while it
- * runs, with those that it was started with. All other lines end with those of the work or thread that they are written in.
+ * Lines of the log that duet writes about a work (that it failed and nobody looked, is left
+ * behind, waits in a circle) end with its values, those that have a show function: "…
+ * [request=42]"; while it runs, with those that it was started with. All other lines end with
+ * those of the work or thread that they are written in.
  *
  * A work lets go of its values with the last handle to it. Its drop functions see them, as do its
- * hooks. A server's handlers begin with those of who called duet_server_serve(). Between the turns of
- * a guest the thread has its own. A child that was forked in a work begins with those of its
+ * hooks. A server's handlers begin with those of who called duet_server_serve(). Between the turns
+ * of a guest the thread has its own. A child that was forked in a work begins with those of its
  * thread. */
 #pragma once
 #include <duet/base.h>
@@ -31,15 +32,16 @@ typedef struct duet_key {
      * not wait, and sees no values. NULL: nothing. Not run for what the main thread holds at the
      * process's end. */
     void (*drop)(void *value);
-    /* Writes the value as text, at most size bytes with the end (64 in reports); must not wait, and
-     * sees no values. NULL: not shown. */
+    /* Writes the value as text, at most size bytes with the end (64 in reports); must not wait,
+     * and sees no values. NULL: not shown. */
     void (*show)(const void *value, char *buf, size_t size);
     uintptr_t reserved[4]; /* zero */
 } duet_key;
 
 /* [any] From here on the value of this key, for the work or thread that runs here and all that it
  * starts. The value is the context's from then on. value NULL: as if the key had none. To set what
- * is set already changes nothing. 0; -ENOMEM, -EINVAL: the value is still the caller's. In a bare callback it holds until that returns. */
+ * is set already changes nothing. 0; -ENOMEM (never where it removes the only value), -EINVAL: the
+ * value is still the caller's. In a bare callback it holds until that returns. */
 DUET_API int duet_context_set(const duet_key *key, void *value);
 /* [any] The value of this key here; NULL: none. It stays valid as long as this context is the
  * caller's. */
