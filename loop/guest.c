@@ -21,7 +21,7 @@
 
 /* ---- Descriptors ---- */
 
-static void close_descriptors(struct duet__guest *guest)
+void duet__guest_close(struct duet__guest *guest)
 {
     int fds[] = {guest->epoll_fd, guest->event_fd, guest->timer_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
@@ -45,7 +45,7 @@ static int open_descriptors(struct duet__guest *guest, const char *loop_name)
         watch(guest, guest->event_fd) == 0 && watch(guest, guest->timer_fd) == 0)
         return 0;
     int rc = -errno;
-    close_descriptors(guest);
+    duet__guest_close(guest);
     duet__log(DUET_ERROR, "loop '%s' cannot be attached: its descriptors: %s%s", loop_name,
               duet_strerror(rc), rc == -EMFILE ? " (raise RLIMIT_NOFILE, ulimit -n)" : "");
     return rc;
@@ -116,7 +116,7 @@ static int begin(duet_loop *loop)
     if (rc == 0) {
         rc = duet__ring_signal(&loop->ring, guest->event_fd);
         if (rc < 0)
-            close_descriptors(guest);
+            duet__guest_close(guest);
     }
     if (rc < 0)
         duet__loop_finish(loop);
@@ -139,7 +139,7 @@ int duet_loop_attach(duet_loop *loop, int *ret_fd)
         duet__loop_end(loop, rc);
         return rc;
     }
-    loop->guest.attached = true;
+    loop->guest.attached = loop->guest.has_descriptors = true;
     host_becomes_bare();
     duet__loop_turns(loop, DUET__TURNS_IN_HOST);
     signal_host(&loop->guest); /* for the first turn, which submits the watch */
@@ -152,7 +152,7 @@ int duet_loop_attach(duet_loop *loop, int *ret_fd)
 static void detach(duet_loop *loop)
 {
     duet__loop_finish(loop);
-    close_descriptors(&loop->guest);
+    take_events(&loop->guest); /* the descriptor stays, silent: the host may still watch it */
     loop->guest.attached = false;
     host_becomes_free();
     duet__loop_end(loop, 0);

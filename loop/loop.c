@@ -199,6 +199,8 @@ static void drain_run(struct duet__node *node, void *consumer);
 
 static void loop_free(duet_loop *loop)
 {
+    if (loop->guest.has_descriptors)
+        duet__guest_close(&loop->guest);
     duet__hooks_unref(loop->hooks);
     duet__free((char *)loop->config.name);
     duet__free(loop);

@@ -32,6 +32,7 @@ enum {
 /* A loop that lives in a foreign one (guest.c). Owned by its loop, used by its thread alone. */
 struct duet__guest {
     bool attached;
+    bool has_descriptors; /* from the attaching on, until the loop is freed */
     bool turning;
     bool rests; /* between turns, with nothing to do: what becomes ready must say so */
     bool asleep; /* likewise, and its port too */
@@ -121,6 +122,7 @@ void duet__loop_finish(duet_loop *loop);
 void duet__loop_end(duet_loop *loop, int rc);
 /* Of a guest between its turns: its descriptor becomes readable. */
 void duet__guest_rouse(duet_loop *loop);
+void duet__guest_close(struct duet__guest *guest);
 /* Instead, if it cannot turn: cancels and drops what it had accepted. */
 void duet__loop_bury(duet_loop *loop);
 /* In the census: does it rest? */

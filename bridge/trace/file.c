@@ -12,10 +12,11 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
+    PAGE = 4096, /* of the page cache: a divisor of every page size there is */
+    WINDOW = 256 * PAGE,
     BUFFER_SIZE = 64 * 1024,
     OLD_NS = 250000000, /* then it is written, though not full */
     CRASH_TRIES = 1000000, /* how often a crashing thread looks for the lock, before it gives up */
@@ -34,11 +35,19 @@ struct duet__trace_buffer {
     char text[BUFFER_SIZE];
 };
 
-static const char tail[] = "\n]\n";
+/* How each page ends that is the last one, and how it ends when it no longer is. */
+static const char tail[] = "  ]\n", no_tail[] = "    ";
+enum {
+    TAIL = sizeof tail - 1,
+};
+static char spaces[PAGE]; /* constant once the file is open */
 
 static struct {
-    struct duet__lock lock; /* guards `end`, writing, and the free list */
-    off_t end; /* where the tail begins */
+    struct duet__lock lock; /* guards all but `all` and fd */
+    off_t end; /* behind the last event */
+    off_t page; /* where the last page begins */
+    char *window; /* a mapping of the file around its end; NULL: none, then writes have to do */
+    off_t window_at;
     struct duet__trace_buffer *free;
     /* Push only. Release: publishes the buffer; the crash acquires it. */
     _Atomic(struct duet__trace_buffer *) all;
@@ -68,23 +77,88 @@ bool duet__trace_file_is_open(void)
 
 /* ---- Writing ---- */
 
-/* Under the lock: over the tail, with a new one. What cannot be written ends the trace; the file is
- * as it was, or its last event is cut off. */
+static bool write_at(const char *text, size_t n, off_t at)
+{
+    return pwrite(duet__load_relaxed(&file.fd), text, n, at) == (ssize_t)n;
+}
+
+/* Maps the pages on both sides of a boundary. */
+static void move_window(off_t boundary)
+{
+    if (file.window && boundary - PAGE >= file.window_at &&
+        boundary + PAGE <= file.window_at + WINDOW)
+        return;
+    if (file.window)
+        munmap(file.window, WINDOW);
+    file.window_at = (boundary - PAGE) / WINDOW * WINDOW;
+    if (boundary + PAGE > file.window_at + WINDOW)
+        file.window_at = (boundary - PAGE) / (64 * 1024) * (64 * 1024); /* of the largest pages */
+    file.window = mmap(NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_SHARED,
+                       duet__load_relaxed(&file.fd), file.window_at);
+    if (file.window == MAP_FAILED)
+        file.window = NULL;
+}
+
+/* The bracket, from before the boundary to behind it. */
+static bool carry_across(off_t boundary)
+{
+    char both[2 * TAIL];
+    uint64_t word;
+    memcpy(both, no_tail, TAIL);
+    memcpy(both + TAIL, tail, TAIL);
+    move_window(boundary);
+    if (!file.window)
+        return write_at(both, sizeof both, boundary - TAIL);
+    memcpy(&word, both, sizeof word);
+    struct unaligned {
+        uint64_t word;
+    } __attribute__((packed, may_alias)) *at =
+        (void *)(file.window + (boundary - TAIL - file.window_at));
+    at->word = word; /* one instruction */
+    return true;
+}
+
+static bool next_page(void)
+{
+    off_t boundary = file.page + PAGE;
+    if (!write_at(spaces, PAGE, boundary) || !carry_across(boundary))
+        return false;
+    char page[PAGE];
+    memcpy(page, spaces, PAGE - TAIL);
+    memcpy(page + PAGE - TAIL, tail, TAIL);
+    if (!write_at(page, PAGE, boundary))
+        return false;
+    file.page = file.end = boundary;
+    return true;
+}
+
+/* How many bytes of whole events fit into so much room. Each begins with a comma and a line feed,
+ * which is nowhere else. */
+static size_t whole_events(const char *text, size_t n, size_t room)
+{
+    if (n <= room)
+        return n;
+    for (size_t i = room; i > 0; i--)
+        if (text[i] == ',' && text[i + 1] == '\n')
+            return i;
+    return 0;
+}
+
+/* Under the lock. What cannot be written ends the trace, and leaves a file that is valid. */
 static void write_events(const char *text, size_t n)
 {
-    int fd = duet__load_relaxed(&file.fd);
-    struct iovec pieces[] = {{(char *)text, n}, {(char *)tail, sizeof tail - 1}};
-    if (fd < 0 || n == 0)
+    bool written = true;
+    if (duet__load_relaxed(&file.fd) < 0)
         return;
-    ssize_t written = pwritev(fd, pieces, 2, file.end);
-    if (written == (ssize_t)(n + sizeof tail - 1)) {
-        file.end += (off_t)n;
-        return;
+    while (n > 0 && written) {
+        size_t piece = whole_events(text, n, (size_t)(file.page + PAGE - TAIL - file.end));
+        written = piece > 0 ? write_at(text, piece, file.end) : next_page();
+        file.end += (off_t)piece;
+        text += piece;
+        n -= piece;
     }
-    duet__store_relaxed(&file.fd, -1);
-    if (ftruncate(fd, file.end) == 0 &&
-        pwrite(fd, tail, sizeof tail - 1, file.end) != (ssize_t)sizeof tail - 1)
-        return; /* not even that: there is nothing left to do about it */
+    if (!written)
+        duet__store_relaxed(&file.fd, -1);
 }
 
 /* By the buffer's thread. */
@@ -187,27 +261,31 @@ static int open_alone(const char *path)
     return fd;
 }
 
-static void write_head(int fd)
+/* The first page. */
+static bool write_head(int fd)
 {
-    static const char head[] = "[\n{\"ph\":\"M\",\"name\":\"process_name\",\"ts\":0,\"pid\":";
-    char buf[256], name[64] = "?";
-    struct duet__text text = {buf};
+    char page[PAGE], name[64] = "?";
+    struct duet__text text = {page};
     int comm = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
     ssize_t n = comm < 0 ? 0 : read(comm, name, sizeof name - 1);
     if (comm >= 0)
         close(comm);
     if (n > 0)
         name[n - 1] = '\0'; /* instead of the line feed */
-    duet__text_raw(&text, head, sizeof head - 1);
+    memset(spaces, ' ', sizeof spaces);
+    memcpy(page, spaces, PAGE);
+    duet__text_add(&text, "[\n{\"ph\":\"M\",\"name\":\"process_name\",\"ts\":0,\"pid\":");
     duet__text_number(&text, (uint64_t)duet__trace_process());
     duet__text_add(&text, ",\"tid\":");
     duet__text_number(&text, (uint64_t)duet__trace_process());
     duet__text_add(&text, ",\"args\":{\"name\":\"");
     duet__text_name(&text, name);
     duet__text_add(&text, "\"}}");
-    file.end = 0;
+    memcpy(page + PAGE - TAIL, tail, TAIL);
+    file.page = 0;
+    file.end = text.at - page;
     duet__store_relaxed(&file.fd, fd);
-    write_events(buf, (size_t)(text.at - buf));
+    return write_at(page, PAGE, 0);
 }
 
 bool duet__trace_file_open(const char *path)
@@ -225,8 +303,14 @@ bool duet__trace_file_open(const char *path)
         return false;
     }
     duet__lock(&file.lock);
-    write_head(fd);
+    bool begun = write_head(fd);
     duet__unlock(&file.lock);
+    if (!begun) {
+        duet__log(DUET_WARNING, "DUET_TRACE: nothing is traced: %s cannot be written", path);
+        duet__store_relaxed(&file.fd, -1);
+        close(fd);
+        return false;
+    }
     watch_death();
     atexit(at_exit);
     return true;

@@ -1,10 +1,18 @@
 /* The file of a trace, and the buffers that threads fill for it.
  *
- * THE FILE IS STRICTLY VALID JSON AT ANY MOMENT: an array whose closing bracket each write overwrites
- * and appends again, in one system call. What a thread has recorded is written when its buffer is
- * full or old, when the thread ends, when the process ends, and when it dies by a signal of its own
- * making (SIGSEGV, SIGABRT, …), whose handler writes what all threads have finished. Only what dies
- * without a word (SIGKILL) loses what is in the buffers. */
+ * THE FILE IS STRICTLY VALID JSON AT ANY MOMENT, whatever ends the process, also between two system
+ * calls or within one: a write that stays within a page is done or not done, but one that crosses
+ * pages may be cut off between them by SIGKILL. So the file grows by pages. The closing bracket
+ * stands at the end of the last one, behind spaces, and events are written over the spaces, whole
+ * ones and within the page. When it is full, the bracket moves on in three steps: a page of spaces
+ * is appended (behind the bracket: that is allowed); one store of eight bytes, through a mapping,
+ * takes the bracket across to that page's beginning; one write within the page takes it to the
+ * page's end.
+ *
+ * What a thread has recorded is written when its buffer is full or old, when the thread ends, when
+ * the process ends, and when it dies by a signal of its own making (SIGSEGV, SIGABRT, …), whose
+ * handler writes what all threads have finished. What dies without a word (SIGKILL) loses what is
+ * in the buffers. */
 #pragma once
 #include "text.h"
 

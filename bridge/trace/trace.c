@@ -1,7 +1,7 @@
 /* DUET_TRACE=file.json: what loops and pools do, as the events that Chrome's tracing and Perfetto
  * show ("Trace Event Format", Google, 2016). It is a table of hooks that is told of everything.
  *
- *   X  a step on its loop's lane; a job, and within it its waits, on its worker's lane
+ *   X  a step; a job, around its steps and waits; where an arrow begins
  *   b e  the life of a coroutine, and within it its waits
  *   s f  arrows: from who made it ready to the step that followed
  *   C  how much is queued     M  names of lanes */
@@ -57,14 +57,6 @@ static struct duet__trace_buffer *begin(struct duet__text *text, char phase, int
     return begin_on(text, phase, duet__trace_thread(), at_ns);
 }
 
-/* ,"cat":"step","name":"fetch" */
-#define add_name(text, category, name)                                                             \
-    do {                                                                                           \
-        duet__text_add(text, ",\"cat\":\"" category "\",\"name\":\"");                             \
-        duet__text_name(text, name);                                                               \
-        duet__text_add(text, "\"");                                                                \
-    } while (0)
-
 static void add_duration(struct duet__text *text, int64_t ns)
 {
     duet__text_add(text, ",\"dur\":");
@@ -90,6 +82,16 @@ static void add_async_id(struct duet__text *text, const duet_work_event *event)
     duet__text_add(text, "\"");
 }
 
+/* ,"args":{"err":-5} */
+static void add_error(struct duet__text *text, const duet_work_event *event)
+{
+    duet__text_add(text, ",\"args\":{\"err\":");
+    if (event->result.err < 0)
+        duet__text_add(text, "-");
+    duet__text_number(text, (uint64_t)(event->result.err < 0 ? -(int64_t)event->result.err : 0));
+    duet__text_add(text, "}");
+}
+
 static void end(struct duet__trace_buffer *buffer, struct duet__text *text,
                 const duet_work_event *event)
 {
@@ -97,14 +99,14 @@ static void end(struct duet__trace_buffer *buffer, struct duet__text *text,
     duet__trace_end(buffer, text, event->now_ns);
 }
 
-/* A slice on this thread's lane, from `since_ns` to now. */
+/* A slice on this thread's lane, from `since` to now. */
 #define SLICE(category, event, since, slice_name, prefix)                                          \
     do {                                                                                           \
         struct duet__text text;                                                                    \
         struct duet__trace_buffer *buffer = begin(&text, 'X', since);                              \
         if (!buffer)                                                                               \
             break;                                                                                 \
-        add_duration(&text, (event)->now_ns - (since));                                            \
+        add_duration(&text, (event)->now_ns > (since) ? (event)->now_ns - (since) : 1);            \
         duet__text_add(&text, ",\"cat\":\"" category "\",\"name\":\"" prefix);                     \
         duet__text_name(&text, slice_name);                                                        \
         duet__text_add(&text, "\"");                                                               \
@@ -126,6 +128,8 @@ static void life(char phase, const duet_work_event *event, const char *prefix, c
     add_async_id(&text, event);
     if (phase == 'b')
         add_work(&text, event);
+    else
+        add_error(&text, event);
     end(buffer, &text, event);
 }
 
@@ -219,8 +223,8 @@ static void arrow_end(char phase, int32_t thread, int64_t at_ns, uint64_t number
     end(buffer, &text, event);
 }
 
-/* An arrow begins in a slice. Where the thread that made us ready had none, since what it ran is no
- * work of duet's, it gets one without a length. */
+/* An arrow is drawn from the end of the slice that it begins in, and to the beginning of the one that
+ * it ends in. So it begins in a slice of its own, without a length. */
 static void mark_origin(const duet_work_event *event)
 {
     bool first = event->by_ns <= event->spawned_ns; /* who wakes it comes later */
@@ -242,11 +246,10 @@ static void arrow(const duet_work_event *event)
     static _Atomic uint64_t last; /* relaxed: a number */
     if (event->by_ns == 0 || event->by == event->id)
         return;
-    if (event->by == 0)
-        mark_origin(event);
+    mark_origin(event);
     uint64_t number = duet__add_relaxed(&last, 1) + 1;
     arrow_end('s', event->by_thread, event->by_ns, number, event);
-    arrow_end('f', duet__trace_thread(), event->now_ns, number, event);
+    arrow_end('f', duet__trace_thread(), event->now_ns + 1, number, event); /* within its slice */
 }
 
 /* ---- The hooks ---- */
@@ -294,8 +297,7 @@ static void on_step_began(void *ctx, const duet_work_event *event)
 static void on_step_ended(void *ctx, const duet_work_event *event)
 {
     (void)ctx;
-    if (!is_job(event))
-        SLICE("step", event, event->since_ns, event->name, "");
+    SLICE("step", event, event->since_ns, event->name, "");
 }
 
 static void on_parked(void *ctx, const duet_work_event *event)

@@ -1664,6 +1664,52 @@ host_test(a_flood_of_submissions_does_not_keep_a_turn)
     }
 }
 
+/* ---- The host's thread ---- */
+
+/* What a signal handler of the host's would find. */
+static void see_signal_stack(stack_t *stack)
+{
+    must_equal(sigaltstack(NULL, stack), 0);
+}
+
+static void must_be_same(const stack_t *a, const stack_t *b)
+{
+    must(a->ss_flags == b->ss_flags);
+    must((a->ss_flags & SS_DISABLE) || (a->ss_sp == b->ss_sp && a->ss_size == b->ss_size));
+}
+
+static void leave_thread_alone(void)
+{
+    struct host h;
+    char name[2][32];
+    sigset_t mask[2];
+    stack_t stack[2];
+    must_equal(pthread_getname_np(pthread_self(), name[0], sizeof name[0]), 0);
+    must_equal(pthread_sigmask(SIG_BLOCK, NULL, &mask[0]), 0);
+    see_signal_stack(&stack[0]);
+    host_open_with(&h, BY_POLL, &(duet_loop_config){.name = "a guest"});
+    must_equal(host_finish(&h, duet_spawn(yield_and_sleep, NULL)).err, 0);
+    must_equal(pthread_getname_np(pthread_self(), name[1], sizeof name[1]), 0);
+    must(strcmp(name[0], name[1]) == 0);
+    must_equal(pthread_sigmask(SIG_BLOCK, NULL, &mask[1]), 0);
+    for (int signo = 1; signo < SIGRTMAX; signo++)
+        must_equal(sigismember(&mask[0], signo), sigismember(&mask[1], signo));
+    host_close(&h);
+    see_signal_stack(&stack[1]);
+    must_be_same(&stack[0], &stack[1]);
+}
+
+thread_test(a_guest_leaves_the_thread_of_its_host_as_it_was)
+{
+    static char memory[65536];
+    stack_t before, own = {.ss_sp = memory, .ss_size = sizeof memory};
+    leave_thread_alone();
+    see_signal_stack(&before);
+    must_equal(sigaltstack(&own, NULL), 0);
+    leave_thread_alone();
+    must_equal(sigaltstack(&before, NULL), 0);
+}
+
 /* ---- The end ---- */
 
 static void stop_it(void *loop)
@@ -1730,7 +1776,7 @@ thread_test(a_guest_ends_by_whomever_it_is_stopped)
         must_equal(finish(f[0]).err, -ECANCELED);
         must_equal(finish(f[1]).err, -ECANCELED);
         must(i == 3 || atomic_load(&cleaned) == 1);
-        must(fcntl(h.fd, F_GETFD) < 0 && errno == EBADF);
+        must(fcntl(h.fd, F_GETFD) >= 0); /* until it is closed: the host may still watch it */
         must_equal(finish(duet_submit(h.loop, return_ok, NULL)).err, -ESHUTDOWN);
         must_equal(duet_call_soon(h.loop, do_nothing, NULL), -ESHUTDOWN);
         if (i % 4 == 3)
@@ -1900,6 +1946,35 @@ thread_test(a_shutdown_cancels_a_guests_work_and_tells_what_is_left)
     must_equal(finish(deaf).err, 0);
     thread_join(&g.thread);
     duet_future_unref(promise);
+}
+
+static void shut_down(void *arg)
+{
+    struct late_close *c = arg;
+    duet_receipt *receipt = NULL;
+    log_capture();
+    must_equal(duet_loop_shutdown(c->loop, duet_ms(50), &receipt), -ETIME);
+    must(receipt != NULL);
+    must(receipt->count + receipt->unlisted > 0);
+    duet_receipt_free(receipt);
+    log_release();
+    gate_open(&c->tried);
+}
+
+/* The shutdown has let go of the loop, which is there all the same until its host has ended it. */
+thread_test(a_host_may_end_a_guest_after_a_shutdown_has_given_up)
+{
+    struct host h;
+    struct thread thread;
+    host_open(&h);
+    struct late_close c = {.loop = h.loop, .tried = GATE_INIT};
+    duet_future *f = duet_spawn(sleep_long, NULL);
+    host_until_quiet(&h);
+    thread_start(&thread, shut_down, &c);
+    gate_pass(&c.tried);
+    host_until_over(&h);
+    thread_join(&thread);
+    must_equal(finish(f).err, -ECANCELED);
 }
 
 thread_test(the_end_of_all_ends_a_guest)
@@ -2420,6 +2495,7 @@ int main(void)
         cmocka_unit_test(coroutines_that_yield_for_ever_do_not_keep_a_turn),
         cmocka_unit_test(what_asks_for_itself_again_does_not_keep_a_turn),
         cmocka_unit_test(a_flood_of_submissions_does_not_keep_a_turn),
+        cmocka_unit_test(a_guest_leaves_the_thread_of_its_host_as_it_was),
         cmocka_unit_test(a_guest_ends_by_whomever_it_is_stopped),
         cmocka_unit_test(after_a_guest_the_thread_is_free_for_other_loops),
         cmocka_unit_test(guests_leak_no_descriptor_and_no_thread),
@@ -2427,6 +2503,7 @@ int main(void)
         cmocka_unit_test(closing_a_guest_whose_host_does_not_turn_is_late),
         cmocka_unit_test(a_shutdown_lets_the_work_of_a_guest_end),
         cmocka_unit_test(a_shutdown_cancels_a_guests_work_and_tells_what_is_left),
+        cmocka_unit_test(a_host_may_end_a_guest_after_a_shutdown_has_given_up),
         cmocka_unit_test(the_end_of_all_ends_a_guest),
         cmocka_unit_test(a_stop_among_calls_answers_all_callers),
         cmocka_unit_test(two_guests_on_two_threads_call_each_other),

@@ -83,8 +83,9 @@ DUET_API duet_loop *duet_loop_self(void); /* [any] the loop that runs on this th
  *
  * Between the turns, what runs on this thread is a bare callback to duet: it may spawn and submit,
  * set and settle, but a wait that cannot be answered at once is -EDEADLK, since it would keep the
- * loop from ever answering it. The kernel may interrupt a system call of the host's to complete an
- * operation of the loop's: it then fails with EINTR, as after a signal. */
+ * loop from ever answering it. What it sets in the context stays the thread's. The kernel
+ * may interrupt a system call of the host's to complete an operation of the loop's: it then fails with EINTR, as after
+ * a signal. The thread must not end before the loop has. */
 
 /* [any] This thread becomes the loop's, as by duet_loop_run(), but the call returns, and the loop
  * turns only in duet_loop_turn(). 0 and *ret_fd, the loop's own, to be polled for POLLIN and never
@@ -92,12 +93,12 @@ DUET_API duet_loop *duet_loop_self(void); /* [any] the loop that runs on this th
  * harm). The errors of duet_loop_run(); -EDEADLK also in a coroutine, job or bare callback;
  * -EMFILE, -ENFILE, -ENOMEM: no descriptor for it. */
 DUET_API int duet_loop_attach(duet_loop *loop, int *ret_fd);
-/* [loop] One turn without waiting: what has come, what is due, what is ready, by the same measure as
- * a turn of duet_loop_run(). 1: there is more to do at once, and the descriptor is readable; 0: there
- * is nothing until it becomes readable; -ESHUTDOWN: it was stopped and all its work has ended, this
- * thread is its no more, and the descriptor is closed (where the host has to be told to forget it,
- * do so before anything else is opened); -EDEADLK: within a turn. Aborts on a thread
- * that the loop is not attached to. */
+/* [loop] One turn without waiting: what has come, what is due, what is ready, by the same measure
+ * as a turn of duet_loop_run(). 1: there is more to do at once, and the descriptor is readable; 0:
+ * there is nothing until it becomes readable; -ESHUTDOWN: it was stopped and all its work has
+ * ended, this thread is its no more; the descriptor stays until duet_loop_close(), silent, so that
+ * the host can forget it first; -EDEADLK: within a turn. Aborts on a thread that the loop is not
+ * attached to. */
 DUET_API int duet_loop_turn(duet_loop *loop);
 
 /* [loop] Start a coroutine beside this one, in the loop's next turn. Aborts on any other thread.
