@@ -30,6 +30,7 @@ def masked(line):
     line = re.sub(r'\d+\.\d+', 'N', line)
     line = re.sub(r'(duet-w/demo-|worker |coroutine |job-)\d+', r'\1N', line)
     line = re.sub(r'\d+ ms', 'N ms', line)
+    line = re.sub(r'^(\w+ +\w*) +\d+ +N', r'\1 N N', line)  # steps, where work waits more or less often
     return re.sub(r'\s+', ' ', line).strip()
 
 
@@ -72,11 +73,16 @@ def check_install(commands, source, build, program):
 
 
 def main():
-    source, build = sys.argv[1], sys.argv[2]
+    with tempfile.TemporaryDirectory() as place:
+        return check(sys.argv[1], sys.argv[2], place)
+
+
+def check(source, build, place):
     text = open(os.path.join(source, 'README.md')).read()
     found = blocks(text)
     wrong, demo_output, bench_lines = [], '', []
     program = next(body for language, body in found if language == 'c')
+    table = next(body for language, body in found if body.startswith('name '))
     wrong += check_program(source, program, build)
     for language, body in found:
         if language != 'sh':
@@ -91,13 +97,15 @@ def main():
                     wrong.append(f'.ci/run does not run {command}')
                 continue
             command = SHORTER.get(command, command)
-            if command.startswith('build/'):
-                command = command.replace('build/', build + '/', 1)
+            command = re.sub(r'(^|=\S+ )build/', lambda found: found[1] + build + '/', command)
+            command = re.sub(r'\btrace\.', os.path.join(place, 'trace.'), command) # what it writes
             status, out, output = run(command, cwd=source)
             if status:
                 wrong.append(f'{command}: exit status {status}\n{output}')
             if command == './dev demo':
                 demo_output = out
+            if command.endswith('custom_loop'):
+                wrong += check_output(table, out, command)
             if command.startswith('./dev bench'):
                 bench_lines = out.splitlines()
     shown = [body for language, body in found if language == '']
