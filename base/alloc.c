@@ -1,7 +1,6 @@
 #include "alloc.h"
 #include "atomic.h"
 #include "check.h"
-#include "lock.h"
 
 #include <duet/base.h>
 
@@ -10,7 +9,6 @@
 #include <string.h>
 
 static duet_allocator allocator; /* constant from the first allocation on */
-static struct duet__lock lock; /* guards setting it */
 /* Set by the first allocation, for good. Relaxed: who sets the allocator while another thread
  * allocates for the first time breaks the rule that it comes first; this catches the common case. */
 static _Atomic uint32_t used;
@@ -27,11 +25,9 @@ int duet_allocator_set(const duet_allocator *given)
     bool has_all = !given || (given->alloc && given->resize && given->free);
     if (!has_all)
         return duet__bad_argument(__func__, "alloc, resize and free are needed, all three");
-    duet__lock(&lock);
     bool late = duet__load_relaxed(&used);
     if (!late)
         allocator = given ? *given : libc;
-    duet__unlock(&lock);
     return late ? duet__refuse(__func__, -EBUSY,
                                "duet has memory already: call it before any other function")
                 : 0;

@@ -1,5 +1,5 @@
-/* Where memory comes from: the C library, or what the program has put in its place. All of duet's own
- * memory that is not mapped comes from here. */
+/* Where memory comes from: the C library, or what the program has put in its place. All of duet's
+ * own memory that is not mapped comes from here; loop/co, which knows nobody, is given these. */
 #pragma once
 #include <stddef.h>
 

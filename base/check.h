@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Of what is rarely called: out of the way of what is. */
+/* For what is rarely called: kept out of the way of the code around its call. */
 #define DUET__COLD __attribute__((cold, noinline))
 
 /* Prints "duet: abort: <function>: <rule>" to standard error and aborts. */

@@ -32,7 +32,7 @@ static void entry_unref(struct entry *entry)
     if (duet__sub_acq_rel(&entry->refs, 1) > 1)
         return;
     if (entry->key->drop)
-        duet__call_bare(entry->key->drop, entry->value);
+        duet__call_bare_in(NULL, entry->key->drop, entry->value);
     duet__free(entry);
 }
 
@@ -58,6 +58,7 @@ void duet_context_unref(duet_context *context)
 /* A thread's own context ends with the thread: a key of the C library's sees to that. Its value
  * is only a mark, so that the destructor is called. */
 static pthread_key_t thread_end;
+static bool has_thread_end; /* constant after the once */
 static pthread_once_t thread_end_once = PTHREAD_ONCE_INIT;
 
 static void drop_of_thread(void *mark)
@@ -68,25 +69,20 @@ static void drop_of_thread(void *mark)
 
 static void make_thread_end(void)
 {
-    pthread_key_create(&thread_end,
-                       drop_of_thread); /* none left: then it is lost, at a thread's end */
+    has_thread_end = pthread_key_create(&thread_end, drop_of_thread) == 0; /* else it is lost */
 }
 
 /* By a thread that is no work of duet's and whose context is not empty. */
 static void watch_thread_end(void)
 {
     pthread_once(&thread_end_once, make_thread_end);
-    pthread_setspecific(thread_end, &thread_end);
-}
-
-duet_context *duet__context_inherit(void)
-{
-    return duet_context_ref(duet__here()->context);
+    if (has_thread_end)
+        pthread_setspecific(thread_end, &thread_end);
 }
 
 duet_context *duet_context_ref_here(void)
 {
-    return duet__context_inherit();
+    return duet_context_ref(duet__here()->context);
 }
 
 duet_context *duet_context_swap(duet_context *context)
@@ -114,7 +110,7 @@ void duet__call_bare_in(duet_context *context, void (*fn)(void *arg), void *arg)
 
 void duet__call_bare(void (*fn)(void *arg), void *arg)
 {
-    duet__call_bare_in(NULL, fn, arg);
+    duet__call_bare_in(duet__here()->context, fn, arg);
 }
 
 /* ---- Values ---- */
@@ -227,7 +223,7 @@ void duet__context_show(const duet_context *context, char *buf, size_t size)
     struct showing to = {context, buf, size};
     buf[0] = '\0';
     if (context)
-        duet__call_bare(show_all, &to);
+        duet__call_bare_in(NULL, show_all, &to);
 }
 
 const char *duet_context_describe(char *buf, size_t size)

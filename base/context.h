@@ -6,9 +6,9 @@
 /* Owned by its references. */
 struct duet_context;
 
-/* Who runs here: a reference of the caller's own to its context; NULL: none. */
-duet_context *duet__context_inherit(void);
-/* Runs a bare callback in a context, of which the caller keeps its reference. */
+/* Runs a function of the user's as a bare callback, in the context of who runs here; or in another,
+ * of which the caller keeps its reference. */
+void duet__call_bare(void (*fn)(void *arg), void *arg);
 void duet__call_bare_in(duet_context *context, void (*fn)(void *arg), void *arg);
 /* The shown values, "request=42 user=ann"; "" if there are none. */
 void duet__context_show(const duet_context *context, char *buf, size_t size);

@@ -1,5 +1,5 @@
-/* Spinning is only of use where the other side can run meanwhile: never with one processor, be it
- * by affinity (taskset) or by a container's quota. */
+/* How many processors this process may use, by affinity (taskset) and a container's quota.
+ * Spinning, say, is only of use where the other side can run meanwhile. */
 #include "cpu.h"
 #include "atomic.h"
 

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const duet_opts *opts,
@@ -26,23 +25,23 @@ void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const
 
 /* ---- Names and reports ---- */
 
-uint64_t duet__future_number(const duet_future *f)
+uint64_t duet__future_id(const duet_future *f)
 {
     static _Atomic uint64_t last;
-    _Atomic uint64_t *number = (_Atomic uint64_t *)&f->number;
+    _Atomic uint64_t *id = (_Atomic uint64_t *)&f->id;
     /* Numbers only: nothing is published by them, so all is relaxed. */
-    if (duet__load_relaxed(number) == 0) {
+    if (duet__load_relaxed(id) == 0) {
         uint64_t none = 0;
-        duet__cas_relaxed(number, &none, duet__add_relaxed(&last, 1) + 1);
+        duet__cas_relaxed(id, &none, duet__add_relaxed(&last, 1) + 1);
     }
-    return duet__load_relaxed(number);
+    return duet__load_relaxed(id);
 }
 
 const char *duet__future_name(const duet_future *f, char *buf, size_t size)
 {
     if (f->name)
         return f->name;
-    snprintf(buf, size, "%s-%llu", f->ops->kind, (unsigned long long)duet__future_number(f));
+    snprintf(buf, size, "%s-%llu", f->ops->kind, (unsigned long long)duet__future_id(f));
     return buf;
 }
 
@@ -98,6 +97,13 @@ duet_future *duet_future_ref(duet_future *f)
     return f;
 }
 
+/* Nobody has taken it. */
+static void drop_value(duet_future *f)
+{
+    if (f->result.kind == DUET_PTR && f->drop_result)
+        duet__call_bare_in(duet__work_context(f), f->drop_result, f->result.as.ptr);
+}
+
 static void last_unref(duet_future *f)
 {
     if (!duet__future_is_settled(f)) { /* a promise that nobody can keep any more */
@@ -108,8 +114,8 @@ static void last_unref(duet_future *f)
     uint32_t state = duet__load_relaxed(&f->state); /* ours alone; acquired by the unref */
     if (f->result.err < 0 && f->result.err != -ECANCELED && !(state & DUET__FUTURE_LOOKED))
         report_unseen_failure(f);
-    if (f->result.kind == DUET_PTR && f->drop_result && !(state & DUET__FUTURE_TAKEN))
-        duet__call_bare_in(duet__work_context(f), f->drop_result, f->result.as.ptr);
+    if (!(state & DUET__FUTURE_TAKEN))
+        drop_value(f);
     f->ops->release(f);
 }
 
@@ -302,8 +308,8 @@ int duet_future_take(duet_future *f, duet_result *ret)
         return -EALREADY;
     if (ret)
         *ret = f->result;
-    else if (f->result.kind == DUET_PTR && f->drop_result) /* taken by nobody after all */
-        duet__call_bare(f->drop_result, f->result.as.ptr);
+    else /* taken by nobody after all */
+        drop_value(f);
     return 0;
 }
 
@@ -501,7 +507,7 @@ duet_future *duet__future_refused(int err, const char *why, void *arg, const due
     if (why)
         duet__log(DUET_ERROR, "%s", why);
     if (opts && opts->drop)
-        duet__call_bare_in(duet__here()->context, opts->drop, arg);
+        duet__call_bare(opts->drop, arg);
     duet_future *f = err == -ENOMEM ? NULL : promise_new(&refused_ops, opts);
     if (!f)
         return duet_future_ref(&no_memory);

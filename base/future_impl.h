@@ -21,6 +21,7 @@ enum duet__future_state {
 /* What tells kinds of work apart. */
 struct duet__future_ops {
     const char *kind; /* "coroutine", "job", … for reports */
+    bool is_work; /* of a struct duet__work */
     void (*cancel)(duet_future *f); /* ask a pending one; the caller holds a reference */
     void (*release)(duet_future *f); /* the last reference is gone: free the memory */
     /* Of a pending one, under the graph's lock: may it still settle? NULL: always. */
@@ -48,7 +49,7 @@ struct duet_future {
     struct duet__lock lock; /* guards waiters and member.group, and the transition to SETTLED */
     _Atomic uint32_t state; /* bits of enum duet__future_state */
     _Atomic uint32_t refs;
-    _Atomic uint64_t number; /* 0 until somebody asks for it, or for the name of an unnamed one */
+    _Atomic uint64_t id; /* 0 until somebody asks for it, or for the name of an unnamed one */
     duet_result result; /* written once, before SETTLED */
     const struct duet__future_ops *ops;
     const char *name; /* in the same block of memory; NULL: unnamed */
@@ -82,10 +83,10 @@ bool duet__future_is_immortal(const duet_future *f);
 const char *duet__future_describe(const duet_future *f, char *buf, size_t size);
 /* Under the graph's lock: likewise, with its pool: "job 'report' (pool db)". */
 const char *duet__future_describe_place(const duet_future *f, char *buf, size_t size);
-/* The name alone, or kind-number; into buf if it has to be made. */
+/* The name alone, or kind-id; into buf if it has to be made. */
 const char *duet__future_name(const duet_future *f, char *buf, size_t size);
-/* Its number, from 1, given once in a process. */
-uint64_t duet__future_number(const duet_future *f);
+/* From 1, given once in a process. */
+uint64_t duet__future_id(const duet_future *f);
 
 /* Of a future just got: was the work never accepted? */
 static inline bool duet__future_was_refused(const duet_future *f)

@@ -2,7 +2,6 @@
 #include "alloc.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 enum {
     ARITY = 4,

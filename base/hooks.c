@@ -5,12 +5,11 @@
 #include "context.h"
 #include "future_impl.h"
 #include "graph.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 enum {
     TABLES_MOST = 8,
@@ -20,7 +19,7 @@ enum {
 
 static const duet_hooks *(*always)(void); /* constant when main() runs */
 
-void duet__hooks_add_always(const duet_hooks *(*table)(void))
+void duet__hooks_set_always(const duet_hooks *(*table)(void))
 {
     always = table;
 }
@@ -99,17 +98,6 @@ static uint64_t id_here(void)
     return acting ? acting : observed ? observed->id : 0;
 }
 
-static int32_t thread_here(void)
-{
-    static _Thread_local int32_t tid;
-    static _Thread_local uint32_t process; /* after a fork, its one thread has another number */
-    if (!tid || duet__is_foreign(process)) {
-        tid = (int32_t)syscall(SYS_gettid);
-        process = duet__process;
-    }
-    return tid;
-}
-
 size_t duet__observed_size(const struct duet__hooks *hooks)
 {
     return hooks ? sizeof(struct duet__observed) + hooks->count * sizeof(uintptr_t) : 0;
@@ -121,9 +109,10 @@ void duet__observe(struct duet__observed *observed, struct duet__hooks *hooks,
     memset(observed, 0, duet__observed_size(hooks));
     duet__add_relaxed(&hooks->refs, 1); /* the submitter keeps the loop or pool, and so has one */
     observed->hooks = hooks;
-    observed->id = duet__future_number(work);
+    observed->id = duet__future_id(work);
     observed->parent = id_here();
     duet__note_by(observed);
+    observed->spawned_ns = observed->before_ns = duet__load_relaxed(&observed->by_ns);
     observed->name = duet__future_name(work, observed->number_name, sizeof observed->number_name);
 }
 
@@ -131,7 +120,7 @@ void duet__note_by(struct duet__observed *observed)
 {
     duet__store_relaxed(&observed->by, id_here());
     duet__store_relaxed(&observed->by_ns, duet__clock_ns());
-    duet__store_relaxed(&observed->by_thread, thread_here());
+    duet__store_relaxed(&observed->by_thread, duet__thread_number());
 }
 
 void duet__note_nobody(struct duet__observed *observed)
@@ -150,8 +139,10 @@ struct telling {
 static duet_hook *function_of(const duet_hooks *table, enum duet__hook what)
 {
     duet_hook *const functions[DUET__HOOKS] = {
-        table->spawned, table->step_began, table->step_ended, table->parked,
-        table->settled, table->job_queued, table->job_began,  table->job_ended,
+        [DUET__HOOK_SPAWNED] = table->spawned,       [DUET__HOOK_STEP_BEGAN] = table->step_began,
+        [DUET__HOOK_STEP_ENDED] = table->step_ended, [DUET__HOOK_PARKED] = table->parked,
+        [DUET__HOOK_SETTLED] = table->settled,       [DUET__HOOK_JOB_QUEUED] = table->job_queued,
+        [DUET__HOOK_JOB_BEGAN] = table->job_began,   [DUET__HOOK_JOB_ENDED] = table->job_ended,
     };
     return functions[what];
 }
@@ -173,8 +164,6 @@ static void tell(struct duet__parker *parker, enum duet__hook what, duet_work_ev
     struct duet__observed *observed = parker->observed;
     struct telling telling = {observed, what, event};
     int saved_errno = errno;
-    if (what == DUET__HOOK_SPAWNED || what == DUET__HOOK_JOB_QUEUED)
-        observed->spawned_ns = observed->before_ns = event->now_ns;
     event->id = observed->id;
     event->kind = parker->work->ops->kind;
     event->name = observed->name;

@@ -38,17 +38,9 @@ static enum duet_level log_from = DUET_WARNING;
 static _Thread_local bool inside;
 
 struct log_call {
-    const duet_context *context;
     enum duet_level level;
     char line[512];
 };
-
-/* Adds what the context shows. */
-static void add_context(struct log_call *call)
-{
-    size_t length = strlen(call->line);
-    duet__context_suffix(call->context, call->line + length, sizeof call->line - length);
-}
 
 static void call_log_fn(void *arg)
 {
@@ -64,45 +56,41 @@ static void reset(void)
 DUET__IN_CHILD(reset)
 
 /* A line that a show function or the log function itself causes has no context. */
-static void log_line(duet_context *context, struct log_call *call)
+__attribute__((format(printf, 3, 0))) static void
+write_line(duet_context *context, enum duet_level level, const char *format, va_list args)
 {
+    int saved_errno = errno;
+    struct log_call call = {.level = level};
+    vsnprintf(call.line, sizeof call.line, format, args);
     if (inside) {
-        to_stderr(NULL, call->level, call->line);
-        return;
+        to_stderr(NULL, level, call.line);
+    } else {
+        size_t length = strlen(call.line);
+        inside = true;
+        duet__context_suffix(context, call.line + length, sizeof call.line - length);
+        duet__lock(&lock);
+        if (level >= log_from)
+            duet__call_bare_in(context, call_log_fn, &call);
+        duet__unlock(&lock);
+        inside = false;
     }
-    inside = true;
-    call->context = context;
-    if (call->context)
-        add_context(call);
-    duet__lock(&lock);
-    if (call->level >= log_from)
-        duet__call_bare_in((duet_context *)call->context, call_log_fn, call);
-    duet__unlock(&lock);
-    inside = false;
+    errno = saved_errno;
 }
 
 void duet__log_in(duet_context *context, enum duet_level level, const char *format, ...)
 {
-    int saved_errno = errno;
-    struct log_call call = {.level = level};
     va_list args;
     va_start(args, format);
-    vsnprintf(call.line, sizeof call.line, format, args);
+    write_line(context, level, format, args);
     va_end(args);
-    log_line(context, &call);
-    errno = saved_errno;
 }
 
 void duet__log(enum duet_level level, const char *format, ...)
 {
-    int saved_errno = errno;
-    struct log_call call = {.level = level};
     va_list args;
     va_start(args, format);
-    vsnprintf(call.line, sizeof call.line, format, args);
+    write_line(duet__here()->context, level, format, args);
     va_end(args);
-    log_line(duet__here()->context, &call);
-    errno = saved_errno;
 }
 
 void duet_log_set(duet_log_fn *fn, void *ctx, enum duet_level from)

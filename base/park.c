@@ -227,6 +227,8 @@ static int park(struct duet__parker *parker, duet_deadline by, bool shielded, bo
         uint32_t asleep =
             word | DUET__PARK_SLEEPING | (shielded ? (uint32_t)DUET__PARK_SHIELDED : 0);
         parker->streak = 0;
+        if (duet__is_observed(parker))
+            duet__note_nobody(parker->observed);
         parker->ops->sleep(parker, word, asleep, by.ns);
     }
 }

@@ -1,6 +1,6 @@
 /* The one place to sleep. Whoever waits, a thread or a coroutine, sleeps on its parker; whoever
- * completes what it waits for unparks it. Futures, groups, queues for room and (later) locks and
- * channels see a parker and nothing else.
+ * completes what it waits for unparks it. Futures, groups, queues for room, locks and channels see
+ * a parker and nothing else.
  *
  * THE WORD of a parker holds
  *   SLEEPING   the owner sleeps, or is about to. Who clears this bit owns the wake-up and must
@@ -126,8 +126,6 @@ struct duet__parker *duet__here_bare(void);
 /* Does this work run here, or stand still beneath what runs here? To wait for it would be to wait
  * for oneself. */
 bool duet__runs_here(const struct duet_future *work);
-/* Runs the user's drop function or the like, where waiting is refused. */
-void duet__call_bare(void (*fn)(void *arg), void *arg);
 
 /* By the owner: consume one token, or say why not: -ECANCELED (never if shielded), -EDEADLK,
  * -ETIME. Cancellation goes before the deadline. */

@@ -5,7 +5,6 @@
 #include "work.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 duet_deadline duet__half_way(duet_deadline by)

@@ -1,15 +1,28 @@
 #include "thread.h"
+#include "fork.h"
 
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 unsigned duet__thread_count(void)
 {
     struct stat task; /* a directory for each, beside . and .. */
     return stat("/proc/self/task", &task) == 0 && task.st_nlink > 2 ? (unsigned)task.st_nlink - 2
                                                                     : UINT_MAX;
+}
+
+int32_t duet__thread_number(void)
+{
+    static _Thread_local int32_t number;
+    static _Thread_local uint32_t process; /* after a fork, the child's one thread has another */
+    if (number == 0 || duet__is_foreign(process)) {
+        number = gettid();
+        process = duet__process;
+    }
+    return number;
 }
 
 static void signals_to_block(sigset_t *set)

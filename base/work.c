@@ -3,7 +3,6 @@
 #include "check.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* What an opts may hold. */
@@ -57,7 +56,7 @@ void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *h
     if (opts && opts->name)
         work->future.name = (const char *)work + size + duet__observed_size(hooks);
     duet__parker_init(&work->parker, parker_ops, &work->future, DUET__PARK_SLEEPING);
-    work->parker.context = duet__context_inherit();
+    work->parker.context = duet_context_ref_here();
     work->began_in = duet_context_ref(work->parker.context);
     if (observed)
         duet__observe(observed, hooks, &work->future);
@@ -78,7 +77,7 @@ void duet__work_release(struct duet__work *work)
 
 duet_context *duet__work_context(const duet_future *f)
 {
-    if (f->ops->cancel != duet__work_cancel)
+    if (!f->ops->is_work)
         return NULL;
     const struct duet__work *work = duet__container(f, const struct duet__work, future);
     return duet__future_is_settled(f) ? work->parker.context : work->began_in;

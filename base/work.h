@@ -22,14 +22,15 @@ int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why);
 /* A block of `size` bytes with room behind it for what hooks (NULL: none) need, and the name;
  * uninitialised but for the name, which duet__work_init() finds. NULL: no memory. duet__free() it. */
 void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_opts *opts);
-/* With two references: the handle's and the executor's; in the context of who runs here, and asleep. */
+/* With two references: the handle's and the executor's; in the context of who runs here, and
+ * asleep. */
 void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *hooks,
                      const struct duet__future_ops *ops, const struct duet__parker_ops *parker_ops,
                      duet_fn *fn, void *arg, const duet_opts *opts);
 /* Once the last reference is gone: lets go of what it held, and frees it. */
 void duet__work_release(struct duet__work *work);
-/* The context in which the work of this future was started, or, if it has settled, which it had last;
- * NULL: the empty one, or it is no work's. */
+/* The context in which the work of this future was started, or, if it has settled, which it had
+ * last; NULL: the empty one, or it is no work's. */
 duet_context *duet__work_context(const duet_future *f);
 /* Runs the function, where it may wait as its parker can. The caller has set duet__here(). */
 duet_result duet__work_run(struct duet__work *work);

@@ -19,7 +19,7 @@ static int call_begin(void *arg, const duet_opts *opts, duet_deadline by, duet_r
     if (ret)
         *ret = duet_err(rc == -EDEADLK ? rc : -ECANCELED);
     if (opts && opts->drop)
-        duet__call_bare_in(duet__here()->context, opts->drop, arg);
+        duet__call_bare(opts->drop, arg);
     return rc;
 }
 

@@ -238,7 +238,7 @@ int duet_group_spawn(duet_group *public, duet_loop *loop, duet_fn *fn, void *arg
     struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
     if (!task) {
         if (opts && opts->drop)
-            duet__call_bare_in(duet__here()->context, opts->drop, arg);
+            duet__call_bare(opts->drop, arg);
         return rc < 0 ? rc : -ENOMEM;
     }
     /* A member before it can run: it may wait for its group, and must be known as a child then. */

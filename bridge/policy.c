@@ -9,8 +9,9 @@
 
 #include <errno.h>
 
-static struct duet__lock lock; /* guards the rest */
-static duet_policy policy; /* all NULL: the built-in one */
+static struct duet__lock lock; /* guards the policy and the scope */
+static const duet_policy built_in;
+static duet_policy policy; /* at first the built-in one */
 static duet_policy_scope *innermost; /* NULL: no scope */
 
 /* A child keeps the policy; whoever held the lock is not there. */
@@ -35,7 +36,6 @@ static bool is_built_in(const duet_policy *given)
 
 int duet_policy_set(const duet_policy *given)
 {
-    static const duet_policy built_in;
     int rc = check_policy(__func__, given);
     if (rc < 0)
         return rc;
@@ -69,7 +69,7 @@ int duet_policy_scope_begin(duet_policy_scope *scope, const duet_policy *given)
     duet__lock(&lock);
     scope->outer = innermost;
     scope->before = policy;
-    policy = given ? *given : (duet_policy){0};
+    policy = given ? *given : built_in;
     innermost = scope;
     duet__unlock(&lock);
     return 0;

@@ -11,7 +11,6 @@
 #include <duet/bridge.h>
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -75,7 +74,7 @@ int duet_run_with(duet_fn *fn, void *arg, const duet_opts *opts, duet_result *re
         rc = duet__sigint_begin(&sigint, loop);
     if (rc < 0) {
         if (given.drop)
-            duet__call_bare_in(duet__here()->context, given.drop, arg);
+            duet__call_bare(given.drop, arg);
     } else {
         rc = run_on(loop, fn, arg, &given, ret);
         if (on_signal)

@@ -9,7 +9,6 @@
 #include <duet/bridge.h>
 
 #include <errno.h>
-#include <stdlib.h>
 
 /* All that there was when the shutdown began, held. */
 struct runtime {

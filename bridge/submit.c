@@ -6,7 +6,6 @@
 #include "inbox.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 int duet__hand_over(duet_loop *loop, struct duet__node *node, bool refuse, duet_deadline by)
 {
@@ -109,7 +108,7 @@ int duet_call_soon_with(duet_loop *loop, duet_callback *fn, void *arg, duet_call
                           .fn = fn,
                           .drop = drop,
                           .arg = arg,
-                          .context = duet__context_inherit()};
+                          .context = duet_context_ref_here()};
     int rc = duet__hand_over(loop, &soon->node, true, DUET_NOW);
     if (rc < 0)
         soon_free(soon);

@@ -8,7 +8,6 @@
 #include <duet/bridge.h>
 
 #include <errno.h>
-#include <stdlib.h>
 
 /* Owned by the future's queue, then by the loop; freed when it has run or was dropped. Holds a
  * reference to the loop, so that its port can still refuse when the loop has ended. */
@@ -79,7 +78,7 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
     then->fn = fn;
     then->arg = arg;
     then->drop = drop;
-    then->context = duet__context_inherit();
+    then->context = duet_context_ref_here();
     bool posted = true;
     if (!settled)
         duet__lock(&f->lock);

@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -378,7 +377,7 @@ int duet_openat(int dir, const char *path, int flags, mode_t mode, duet_deadline
 {
     (void)by; /* of files; see the header */
     const struct names names = {.dir = dir, .path = path, .flags = flags | O_CLOEXEC, .mode = mode};
-    return duet__io_got(by_name(__func__, prepare_open, plain_open, &names));
+    return duet__io_fd_taken(by_name(__func__, prepare_open, plain_open, &names));
 }
 
 static void from_statx(const struct statx *from, struct stat *to)

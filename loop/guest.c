@@ -1,13 +1,13 @@
 /* A loop inside a foreign event loop, its host: a descriptor to wait for, and one turn at a time.
  *
  * THE DESCRIPTOR is an epoll descriptor over an eventfd and a timer. The ring writes the eventfd
- * whenever something has completed (it is opened without DEFER_TASKRUN for that, see ring.c); others'
- * posts reach it through the ring's watch of the port; what becomes ready
- * between two turns, on our own thread, and what a turn has left over, we write ourselves. The timer
- * is for the nearest deadline. Both are watched edge-triggered and never read: a turn takes the
- * events from the epoll descriptor, which so falls silent, and only then looks whether there is
- * something to do. So what comes after the look makes it readable again, and what came before is
- * seen by the look. */
+ * whenever something has completed (it is opened without DEFER_TASKRUN for that, see ring.c);
+ * others' posts reach it through the ring's watch of the port; what becomes ready between two
+ * turns, on our own thread, and what a turn has left over, we write ourselves. The timer is for
+ * the nearest deadline. Both are watched edge-triggered and never read: a turn takes the events
+ * from the epoll descriptor, which so falls silent, and only then looks whether there is something
+ * to do. So what comes after the look makes it readable again, and what came before is seen by the
+ * look. */
 #include "check.h"
 #include "context.h"
 #include "log.h"
@@ -21,12 +21,19 @@
 
 /* ---- Descriptors ---- */
 
+void duet__guest_init(struct duet__guest *guest)
+{
+    guest->epoll_fd = guest->event_fd = guest->timer_fd = -1;
+    guest->armed_ns = DUET__NEVER;
+}
+
 void duet__guest_close(struct duet__guest *guest)
 {
-    int fds[] = {guest->epoll_fd, guest->event_fd, guest->timer_fd};
+    const int fds[] = {guest->epoll_fd, guest->event_fd, guest->timer_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         if (fds[i] >= 0)
             close(fds[i]);
+    duet__guest_init(guest);
 }
 
 static int watch(const struct duet__guest *guest, int fd)
@@ -40,7 +47,6 @@ static int open_descriptors(struct duet__guest *guest, const char *loop_name)
     guest->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     guest->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     guest->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    guest->armed_ns = DUET__NEVER;
     if (guest->epoll_fd >= 0 && guest->event_fd >= 0 && guest->timer_fd >= 0 &&
         watch(guest, guest->event_fd) == 0 && watch(guest, guest->timer_fd) == 0)
         return 0;
@@ -62,7 +68,7 @@ static void signal_host(struct duet__guest *guest)
 
 void duet__guest_rouse(duet_loop *loop)
 {
-    loop->guest.rests = false; /* once is enough */
+    loop->guest.state = DUET__GUEST_ROUSED; /* once is enough */
     signal_host(&loop->guest);
 }
 
@@ -109,17 +115,12 @@ static void host_becomes_free(void)
 static int begin(duet_loop *loop)
 {
     struct duet__guest *guest = &loop->guest;
-    int rc = duet__loop_begin(loop, true);
+    int rc = open_descriptors(guest, loop->config.name);
     if (rc < 0)
         return rc;
-    rc = open_descriptors(guest, loop->config.name);
-    if (rc == 0) {
-        rc = duet__ring_signal(&loop->ring, guest->event_fd);
-        if (rc < 0)
-            duet__guest_close(guest);
-    }
+    rc = duet__loop_begin(loop, guest->event_fd);
     if (rc < 0)
-        duet__loop_finish(loop);
+        duet__guest_close(guest);
     return rc;
 }
 
@@ -139,9 +140,9 @@ int duet_loop_attach(duet_loop *loop, int *ret_fd)
         duet__loop_end(loop, rc);
         return rc;
     }
-    loop->guest.attached = loop->guest.has_descriptors = true;
+    loop->guest.state = DUET__GUEST_AWAKE;
     host_becomes_bare();
-    duet__loop_turns(loop, DUET__TURNS_IN_HOST);
+    duet__loop_started(loop, DUET__TURNS_IN_HOST);
     signal_host(&loop->guest); /* for the first turn, which submits the watch */
     *ret_fd = loop->guest.epoll_fd;
     return 0;
@@ -149,51 +150,46 @@ int duet_loop_attach(duet_loop *loop, int *ret_fd)
 
 /* ---- A turn ---- */
 
-static void detach(duet_loop *loop)
+static int detach(duet_loop *loop)
 {
     duet__loop_finish(loop);
     take_events(&loop->guest); /* the descriptor stays, silent: the host may still watch it */
-    loop->guest.attached = false;
+    loop->guest.state = DUET__GUEST_NOT;
     host_becomes_free();
     duet__loop_end(loop, 0);
+    return -ESHUTDOWN;
 }
 
 static void wake(duet_loop *loop)
 {
-    loop->guest.rests = false;
-    if (loop->guest.asleep)
+    if (loop->guest.state != DUET__GUEST_AWAKE)
         duet__port_awake(loop->port);
-    loop->guest.asleep = false;
+    loop->guest.state = DUET__GUEST_TURNS;
 }
 
 /* False: there is something to do after all. */
 static bool rest(duet_loop *loop)
 {
-    struct duet__guest *guest = &loop->guest;
-    int64_t by_ns = duet__loop_next_ns(loop);
-    take_events(guest);
+    int64_t by_ns = duet__loop_begin_rest(loop);
+    take_events(&loop->guest);
     if (duet__loop_has_more(loop) || !duet__port_sleep(loop->port))
         return false;
-    guest->rests = guest->asleep = true;
-    arm_timer(guest, by_ns);
+    loop->guest.state = DUET__GUEST_ASLEEP;
+    arm_timer(&loop->guest, by_ns);
     return true;
 }
 
 static int turn(duet_loop *loop)
 {
-    struct duet__guest *guest = &loop->guest;
-    guest->turning = true;
     wake(loop);
     duet__loop_turn_once(loop);
-    guest->turning = false;
     bool more = duet__loop_has_more(loop);
-    if (!more && duet__loop_has_ended(loop)) {
-        detach(loop);
-        return -ESHUTDOWN;
-    }
+    if (!more && duet__loop_try_end(loop))
+        return detach(loop);
     if (!more && rest(loop))
         return 0;
-    signal_host(guest);
+    loop->guest.state = DUET__GUEST_AWAKE;
+    signal_host(&loop->guest);
     return 1;
 }
 
@@ -201,9 +197,9 @@ int duet_loop_turn(duet_loop *loop)
 {
     if (loop && duet__is_foreign(loop->process))
         return -EOWNERDEAD;
-    duet__check(loop && duet_loop_self() == loop && loop->guest.attached,
+    duet__check(loop && duet_loop_self() == loop && loop->guest.state != DUET__GUEST_NOT,
                 "duet_loop_turn() runs on the thread that this loop is attached to");
-    if (loop->guest.turning)
+    if (loop->guest.state == DUET__GUEST_TURNS)
         return -EDEADLK;
     int saved_errno = errno;
     int rc = turn(loop);

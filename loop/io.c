@@ -16,7 +16,30 @@ enum {
 };
 
 #ifdef DUET__TSAN
-char duet__io_numbers[1024];
+#include <sanitizer/tsan_interface.h>
+static char numbers[1024];
+
+void duet__io_fd_freed(int fd)
+{
+    __tsan_release(&numbers[(unsigned)fd % sizeof numbers]);
+}
+
+int duet__io_fd_taken(int fd)
+{
+    if (fd >= 0)
+        __tsan_acquire(&numbers[(unsigned)fd % sizeof numbers]);
+    return fd;
+}
+#else
+void duet__io_fd_freed(int fd)
+{
+    (void)fd;
+}
+
+int duet__io_fd_taken(int fd)
+{
+    return fd;
+}
 #endif
 
 static struct duet__list *in_flight(duet_loop *loop, int fd)
@@ -227,7 +250,7 @@ int duet__io_close(struct duet__task *task, int fd)
     struct duet__io io = {.op = {io_done}, .parker = &task->work.parker, .fd = -1};
     duet__list_append(&task->loop->closing, &closing.link);
     end_all(task, &closing);
-    duet__io_gives_back(fd);
+    duet__io_fd_freed(fd);
     struct io_uring_sqe *sqe = await_entry(task);
     io_uring_prep_close(sqe, fd);
     sqe->user_data = (uint64_t)(uintptr_t)&io.op;

@@ -42,31 +42,11 @@ int duet__io_may_begin(void);
 /* By whoever finds again and again that what is ready is not: a moment. 0, or as every wait. */
 int duet__io_pause(duet_deadline by);
 
-#ifdef DUET__TSAN
-#include <sanitizer/tsan_interface.h>
-/* ThreadSanitizer does not see what the ring does: a descriptor that it closes, and one with the same
- * number that it opens on another loop, look like a race. It is told that the kernel gives a number
- * out again only after its close. */
-extern char duet__io_numbers[1024];
-#endif
-
-static inline void duet__io_gives_back(int fd)
-{
-    (void)fd;
-#ifdef DUET__TSAN
-    __tsan_release(&duet__io_numbers[(unsigned)fd % sizeof duet__io_numbers]);
-#endif
-}
-
-/* Of what the ring has opened, or the error. */
-static inline int duet__io_got(int fd)
-{
-#ifdef DUET__TSAN
-    if (fd >= 0)
-        __tsan_acquire(&duet__io_numbers[(unsigned)fd % sizeof duet__io_numbers]);
-#endif
-    return fd;
-}
+/* Tell ThreadSanitizer, which does not see what the ring does, that the kernel gives the number of
+ * a descriptor out again only after its close. Of what the ring closes; of what it has opened, or
+ * the error, which is passed on. */
+void duet__io_fd_freed(int fd);
+int duet__io_fd_taken(int fd);
 
 static inline ssize_t duet__told_io(ssize_t rc)
 {

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -149,13 +148,13 @@ static void warn_stacks(void *ctx, const char *line)
     duet__log(DUET_WARNING, "loop '%s': %s", ((duet_loop *)ctx)->config.name, line);
 }
 
-static const struct duet__stacks_host stacks_host = {duet__alloc_zeroed, duet__free, warn_stacks};
+static const struct duet__stacks_ops stacks_ops = {duet__alloc_zeroed, duet__free, warn_stacks};
 
 static void stacks_init(duet_loop *loop)
 {
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         duet__stacks_init(&loop->stacks[i], (size_t)1 << (DUET__STACK_CLASS_LEAST + i),
-                          duet__task_stack_main, &stacks_host, loop);
+                          duet__task_stack_main, &stacks_ops, loop);
 }
 
 struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size)
@@ -199,8 +198,7 @@ static void drain_run(struct duet__node *node, void *consumer);
 
 static void loop_free(duet_loop *loop)
 {
-    if (loop->guest.has_descriptors)
-        duet__guest_close(&loop->guest);
+    duet__guest_close(&loop->guest);
     duet__hooks_unref(loop->hooks);
     duet__free((char *)loop->config.name);
     duet__free(loop);
@@ -221,6 +219,7 @@ int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
     if (!loop)
         return -ENOMEM;
     loop->config = given;
+    duet__guest_init(&loop->guest);
     loop->config.name = duet__alloc_string(given.name);
     rc = loop->config.name ? duet__hooks_open(&loop->hooks, given.hooks, given.name, __func__)
                            : -ENOMEM;
@@ -300,31 +299,6 @@ static void spin_init(duet_loop *loop)
         loop->spin.limit_ns = loop->config.spin_us * 1000;
 }
 
-static int begin(duet_loop *loop, bool in_host)
-{
-    int rc = duet__ring_open(&loop->ring, loop->config.ring_entries, in_host, loop->config.name);
-    if (rc < 0)
-        return rc;
-    rc = duet__overflow_watch();
-    if (rc < 0) {
-        duet__ring_close(&loop->ring);
-        return rc;
-    }
-    duet__ring_watch(&loop->ring, duet__port_fd(loop->port));
-    duet__co_adopt(&loop->scheduler);
-    spin_init(loop);
-    return 0;
-}
-
-static void finish(duet_loop *loop)
-{
-    for (int i = 0; i < DUET__STACK_CLASSES; i++)
-        duet__stacks_fini(&loop->stacks[i]);
-    duet__co_release();
-    duet__overflow_unwatch();
-    duet__ring_close(&loop->ring);
-}
-
 /* By who claimed it, who holds a reference: the end, and everybody may know. */
 static void end(duet_loop *loop, int rc)
 {
@@ -346,15 +320,24 @@ int duet__loop_take(duet_loop *loop, const char *function)
     return 0;
 }
 
-int duet__loop_begin(duet_loop *loop, bool in_host)
+int duet__loop_begin(duet_loop *loop, int event_fd)
 {
-    int rc = begin(loop, in_host);
-    if (rc == 0)
-        loop_here = loop;
-    return rc;
+    int rc = duet__ring_open(&loop->ring, loop->config.ring_entries, event_fd, loop->config.name);
+    if (rc < 0)
+        return rc;
+    rc = duet__overflow_watch();
+    if (rc < 0) {
+        duet__ring_close(&loop->ring);
+        return rc;
+    }
+    duet__ring_watch(&loop->ring, duet__port_fd(loop->port));
+    duet__co_adopt(&loop->scheduler);
+    spin_init(loop);
+    loop_here = loop;
+    return 0;
 }
 
-void duet__loop_turns(duet_loop *loop, enum duet__turns how)
+void duet__loop_started(duet_loop *loop, enum duet__turns how)
 {
     duet__store_relaxed(&loop->turns, how);
     duet__future_settle(&loop->started, duet_ok(), 0);
@@ -364,7 +347,11 @@ void duet__loop_finish(duet_loop *loop)
 {
     duet__store_relaxed(&loop->turns, DUET__TURNS_NOT);
     loop_here = NULL;
-    finish(loop);
+    for (int i = 0; i < DUET__STACK_CLASSES; i++)
+        duet__stacks_fini(&loop->stacks[i]);
+    duet__co_release();
+    duet__overflow_unwatch();
+    duet__ring_close(&loop->ring);
 }
 
 void duet__loop_cannot_begin(duet_loop *loop, int rc)
@@ -386,14 +373,14 @@ int duet_loop_run(duet_loop *loop)
     int rc = duet__loop_take(loop, __func__);
     if (rc < 0)
         return rc;
-    rc = duet__loop_begin(loop, false);
+    rc = duet__loop_begin(loop, -1);
     struct duet__parker *before = duet__here();
     struct duet__wait stand;
     loop->outer = before;
     duet__graph_stand(&stand, before, &loop->end);
     before = duet__here_set(duet__here_bare());
     if (rc == 0) {
-        duet__loop_turns(loop, DUET__TURNS_ALONE);
+        duet__loop_started(loop, DUET__TURNS_ALONE);
         duet__loop_turn_until_stopped(loop);
         duet__loop_finish(loop);
     } else {

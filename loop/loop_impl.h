@@ -29,14 +29,18 @@ enum {
     DUET__IO_LISTS = 256,
 };
 
+enum duet__guest_state {
+    DUET__GUEST_NOT, /* no host; → AWAKE by attaching */
+    DUET__GUEST_TURNS, /* within duet_loop_turn(); → AWAKE, ASLEEP, NOT */
+    DUET__GUEST_AWAKE, /* between turns, with more to do, of which the host is told; → TURNS */
+    DUET__GUEST_ASLEEP, /* between turns, and so its port; → ROUSED, TURNS */
+    DUET__GUEST_ROUSED, /* likewise, and the host is told; → TURNS */
+};
+
 /* A loop that lives in a foreign one (guest.c). Owned by its loop, used by its thread alone. */
 struct duet__guest {
-    bool attached;
-    bool has_descriptors; /* from the attaching on, until the loop is freed */
-    bool turning;
-    bool rests; /* between turns, with nothing to do: what becomes ready must say so */
-    bool asleep; /* likewise, and its port too */
-    int epoll_fd, event_fd, timer_fd;
+    enum duet__guest_state state;
+    int epoll_fd, event_fd, timer_fd; /* from the attaching on, until the loop is freed; else -1 */
     int64_t armed_ns; /* what the timer is set to; DUET__NEVER: nothing */
 };
 
@@ -99,7 +103,7 @@ struct duet_loop {
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };
 
-/* By its thread: runs in this turn or the next. */
+/* By its thread: runs in this turn or the next; rouses a guest that is asleep. */
 void duet__loop_ready(duet_loop *loop, struct duet__node *node);
 /* Turns until the loop has been stopped and everything has ended. */
 void duet__loop_turn_until_stopped(duet_loop *loop);
@@ -108,19 +112,20 @@ void duet__loop_turn_once(duet_loop *loop);
 /* Is there more to do at once? */
 bool duet__loop_has_more(duet_loop *loop);
 /* Has it been stopped, and everything ended? Then nothing can enter it any more. */
-bool duet__loop_has_ended(duet_loop *loop);
+bool duet__loop_try_end(duet_loop *loop);
 /* Before a rest: gives some memory back; returns when there is something to do at the latest. */
-int64_t duet__loop_next_ns(duet_loop *loop);
+int64_t duet__loop_begin_rest(duet_loop *loop);
 /* The parts of running a loop on this thread, in this order. Take: 0 and a reference, or why not.
- * Begin: 0, or then cannot_begin() and end(). Turns: it does from here on. Finish, and end, which
- * lets go of the reference. */
+ * Begin (event_fd as in duet__ring_open()): 0, or then cannot_begin() and end(). Turns: it does
+ * from here on. Finish, and end, which lets go of the reference. */
 int duet__loop_take(duet_loop *loop, const char *function);
-int duet__loop_begin(duet_loop *loop, bool in_host);
+int duet__loop_begin(duet_loop *loop, int event_fd);
 void duet__loop_cannot_begin(duet_loop *loop, int rc);
-void duet__loop_turns(duet_loop *loop, enum duet__turns how);
+void duet__loop_started(duet_loop *loop, enum duet__turns how);
 void duet__loop_finish(duet_loop *loop);
 void duet__loop_end(duet_loop *loop, int rc);
-/* Of a guest between its turns: its descriptor becomes readable. */
+void duet__guest_init(struct duet__guest *guest);
+/* Of one that is asleep: its descriptor becomes readable. */
 void duet__guest_rouse(duet_loop *loop);
 void duet__guest_close(struct duet__guest *guest);
 /* Instead, if it cannot turn: cancels and drops what it had accepted. */

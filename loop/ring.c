@@ -75,10 +75,10 @@ static int try_open(struct io_uring *uring, unsigned entries, unsigned flags)
 }
 
 /* Where the ladder begins for a ring whose thread sleeps elsewhere. With DEFER_TASKRUN the kernel
- * itself writes the ring's eventfd when what is polled becomes ready; and if that is an eventfd too,
- * as our port's is, it does not do that within the other's write, but later, or (Linux 6.18,
- * measured) never. Without it the thread itself does, between two of its system calls, at the price
- * that one of them may end with EINTR. */
+ * itself writes the ring's eventfd when what is polled becomes ready; and if that is an eventfd
+ * too, as our port's is, it does not do that within the other's write, but later, or (Linux 6.18,
+ * measured) never. Without it the thread itself does, between two of its system calls, at the
+ * price that one of them may end with EINTR. */
 enum {
     RUNG_IN_HOST = 1,
 };
@@ -310,11 +310,6 @@ void duet__ring_watch(struct duet__ring *ring, int fd)
     arm_watch(ring);
 }
 
-int duet__ring_signal(struct duet__ring *ring, int event_fd)
-{
-    return io_uring_register_eventfd(&ring->uring, event_fd);
-}
-
 /* ---- The face ---- */
 
 int duet__ring_poll(struct duet__ring *ring)
@@ -386,7 +381,7 @@ static void limit_workers(struct io_uring *uring)
     io_uring_register_iowq_max_workers(uring, most);
 }
 
-int duet__ring_open(struct duet__ring *ring, unsigned entries, bool in_host, const char *loop_name)
+int duet__ring_open(struct duet__ring *ring, unsigned entries, int event_fd, const char *loop_name)
 {
     memset(ring, 0, sizeof *ring);
     ring->watch_fd = -1;
@@ -394,7 +389,7 @@ int duet__ring_open(struct duet__ring *ring, unsigned entries, bool in_host, con
     ring->under_valgrind = RUNNING_ON_VALGRIND > 0;
 #endif
     int rc = open_patiently(&ring->uring, entries > ENTRIES_LEAST ? entries : ENTRIES_LEAST,
-                            in_host ? RUNG_IN_HOST : 0);
+                            event_fd >= 0 ? RUNG_IN_HOST : 0);
 #ifdef DUET__TSAN
     __tsan_acquire(&ring_memory);
 #endif
@@ -405,6 +400,8 @@ int duet__ring_open(struct duet__ring *ring, unsigned entries, bool in_host, con
     rc = (ring->uring.features & FEATURES_NEEDED) == FEATURES_NEEDED ? 0 : -EINVAL;
     if (rc == 0)
         rc = round_trip(ring);
+    if (rc == 0 && event_fd >= 0)
+        rc = io_uring_register_eventfd(&ring->uring, event_fd);
     if (rc < 0) {
         explain(rc, "io_uring_enter", loop_name);
         io_uring_queue_exit(&ring->uring);

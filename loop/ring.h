@@ -26,15 +26,13 @@ struct duet__ring {
     bool under_valgrind;
 };
 
-/* in_host: its thread sleeps elsewhere, and counts on duet__ring_signal(). 0, or a negative errno; then
- * a line in the log has said why, and what to do about it. */
-int duet__ring_open(struct duet__ring *ring, unsigned entries, bool in_host, const char *loop_name);
+/* event_fd: an eventfd that is written to whenever there is something for duet__ring_poll() to do,
+ * since its thread sleeps elsewhere; -1: none. 0, or a negative errno; then a line in the log has
+ * said why, and what to do about it. */
+int duet__ring_open(struct duet__ring *ring, unsigned entries, int event_fd, const char *loop_name);
 void duet__ring_close(struct duet__ring *ring);
 /* From here on every wait also ends when fd becomes readable, or is so already. One fd a ring. */
 void duet__ring_watch(struct duet__ring *ring, int fd);
-/* From here on this eventfd is written to whenever there is something for duet__ring_poll() to do. 0
- * or a negative errno. */
-int duet__ring_signal(struct duet__ring *ring, int event_fd);
 /* A new entry, to be filled in and given an operation as user_data, by the loop's thread;
  * submitted at the next poll or wait. NULL: the kernel takes no more before completions have been
  * collected. */

@@ -54,7 +54,7 @@ int duet_accept(int fd, struct sockaddr *addr, socklen_t *len, duet_deadline by)
     do /* a peer that has gone before it was accepted is not of interest */
         rc = duet__io_run_when_ready(task, fd, POLLIN, prepare_accept, &peer, by);
     while (rc == -ECONNABORTED);
-    return duet__told(duet__io_got(rc));
+    return duet__told(duet__io_fd_taken(rc));
 }
 
 static void prepare_connect(struct io_uring_sqe *sqe, const void *arg)

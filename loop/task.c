@@ -4,7 +4,6 @@
 #include "loop_impl.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 enum {
     JOINS_A_TURN = 256,
@@ -41,8 +40,6 @@ static void look_again_at(struct duet__task *task, struct duet__wait *wait)
 static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
 {
     struct duet__task *task = task_of_parker(parker);
-    if (duet__is_observed(parker))
-        duet__note_nobody(parker->observed);
     /* Publishes that the node is free to be queued. Pairs with the acquire of whoever clears
      * SLEEPING. */
     if (!duet__cas_release(&parker->word, &seen, asleep))
@@ -200,12 +197,16 @@ static int64_t task_since(const duet_future *f)
 }
 
 static const struct duet__future_ops coroutine_ops = {.kind = "coroutine",
+                                                      .is_work = true,
                                                       .cancel = duet__work_cancel,
                                                       .release = task_release,
                                                       .may_settle = task_may_settle,
                                                       .since = task_since};
-static const struct duet__future_ops callback_ops = {
-    .kind = "callback", .cancel = duet__work_cancel, .release = task_release, .since = task_since};
+static const struct duet__future_ops callback_ops = {.kind = "callback",
+                                                     .is_work = true,
+                                                     .cancel = duet__work_cancel,
+                                                     .release = task_release,
+                                                     .since = task_since};
 
 bool duet__task_is_of_loop(const duet_future *work, const void *loop)
 {
@@ -256,14 +257,13 @@ void duet__task_stack_main(void *arg)
 static void coroutine_end(duet_loop *loop, struct duet__task *task)
 {
     struct duet__stack *stack = task->stack;
-    duet_result result = loop->result; /* what settling runs may run others */
     stack->co.name = NULL;
     duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
     duet__store_relaxed(&loop->running, NULL);
     duet__unlock(&loop->running_lock);
     loop->coroutine_count--;
     duet__stacks_put(stack);
-    task_end(task, result);
+    task_end(task, loop->result);
 }
 
 static size_t ready_count(const duet_loop *loop)
@@ -284,8 +284,8 @@ static DUET__COLD void tell_step_ended(duet_loop *loop, struct duet__task *task,
         duet__tell(&task->work.parker, DUET__HOOK_PARKED, now_ns, ready_count(loop));
 }
 
-/* Until it waits, stands aside, or has come to its end: then its stack has no work. The task is there
- * in any case: if it sleeps and somebody has woken it already, it is still ours to run. */
+/* Until it waits, stands aside, or has come to its end: then its stack has no work. The task is
+ * there in any case: if it sleeps and somebody has woken it already, it is still ours to run. */
 static inline void run_step(duet_loop *loop, struct duet__task *task)
 {
     struct duet__stack *stack = task->stack;
@@ -393,7 +393,8 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
 static DUET__COLD void tell_spawned(duet_loop *loop, struct duet__task *task)
 {
     size_t queued = duet_loop_self() == loop ? ready_count(loop) : duet__port_waiting(loop->port);
-    duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, duet__clock_ns(), queued);
+    duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, task->work.parker.observed->spawned_ns,
+               queued);
 }
 
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts)

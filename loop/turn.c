@@ -14,7 +14,7 @@ enum {
 void duet__loop_ready(duet_loop *loop, struct duet__node *node)
 {
     duet__run_queue_push(&loop->ready, node);
-    if (__builtin_expect(loop->guest.rests, 0))
+    if (__builtin_expect(loop->guest.state == DUET__GUEST_ASLEEP, 0))
         duet__guest_rouse(loop);
 }
 
@@ -54,11 +54,9 @@ static void admit(duet_loop *loop)
 static void run_ready(duet_loop *loop)
 {
     struct duet__node *node;
-    uint32_t held = duet__here()->held;
     for (int budget = RUN_BUDGET; budget > 0 && (node = duet__run_queue_pop(&loop->ready));
          budget--)
         node->run(node, loop);
-    duet__parker_rests(duet__here(), held); /* of callbacks: work has been asked itself */
 }
 
 static void check_ring(duet_loop *loop, int rc)
@@ -143,7 +141,7 @@ static int64_t nearest_ns(const duet_loop *loop)
     return join_ns < by_ns ? join_ns : by_ns;
 }
 
-int64_t duet__loop_next_ns(duet_loop *loop)
+int64_t duet__loop_begin_rest(duet_loop *loop)
 {
     int64_t by_ns = nearest_ns(loop);
     bool more_to_trim = false;
@@ -161,10 +159,10 @@ static void rest(duet_loop *loop)
     if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
         loop->spin.budget_ns = loop->spin.limit_ns;
     if (!duet__spin(&loop->spin, something_came, loop, nearest_ns(loop)))
-        sleep_until(loop, duet__loop_next_ns(loop));
+        sleep_until(loop, duet__loop_begin_rest(loop));
 }
 
-bool duet__loop_has_ended(duet_loop *loop)
+bool duet__loop_try_end(duet_loop *loop)
 {
     return (loop->stopping || loop->draining) && loop->live_count == 0 &&
            duet__port_close(loop->port);
@@ -186,7 +184,7 @@ void duet__loop_turn_until_stopped(duet_loop *loop)
     for (;;) {
         turn(loop);
         if (loop->ready.count == 0 && loop->arrivals.count == 0) {
-            if (duet__loop_has_ended(loop))
+            if (duet__loop_try_end(loop))
                 return;
             rest(loop);
         }

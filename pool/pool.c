@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -418,7 +417,8 @@ int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
     duet__free(left);
     if (count > 0)
         return -ETIME;
-    /* Nothing runs: the last are just settling, or somebody was promised a place and does not come. */
+    /* Nothing runs: the last are just settling, or somebody was promised a place and does not
+     * come. */
     int rc = duet__pool_await_empty(pool, duet_ms(SETTLING_MS));
     receipt->unlisted += rc < 0;
     return rc < 0 ? -ETIME : 0;

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 /* ---- A job as a future ---- */
 
@@ -51,6 +50,7 @@ static void job_abandoned(duet_future *f)
 }
 
 const struct duet__future_ops duet__job_ops = {.kind = "job",
+                                               .is_work = true,
                                                .cancel = duet__work_cancel,
                                                .release = job_release,
                                                .may_settle = job_may_settle,
@@ -63,7 +63,9 @@ void duet__job_tell(struct duet__job *job, enum duet__hook what)
     duet__lock(&job->pool->lock);
     size_t queued = job->pool->stats.queued;
     duet__unlock(&job->pool->lock);
-    duet__tell(&job->work.parker, what, duet__clock_ns(), queued);
+    bool is_first = what == DUET__HOOK_JOB_QUEUED;
+    int64_t now_ns = is_first ? job->work.parker.observed->spawned_ns : duet__clock_ns();
+    duet__tell(&job->work.parker, what, now_ns, queued);
 }
 
 /* ---- A job that never runs ---- */
@@ -143,7 +145,6 @@ static void job_sleep(struct duet__parker *parker, uint32_t seen, uint32_t aslee
 {
     struct duet__job *job = duet__container(parker, struct duet__job, work.parker);
     if (duet__is_observed(parker)) {
-        duet__note_nobody(parker->observed);
         duet__job_tell(job, DUET__HOOK_STEP_ENDED);
         duet__job_tell(job, DUET__HOOK_PARKED);
     }
@@ -223,8 +224,8 @@ struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
     return submitter;
 }
 
-/* Under the lock: waits for a promised place. 0: the lock is held again, and the pool is held, until
- * place_taken(). -ETIME, -ECANCELED, -EDEADLK: neither, and the pool may be gone. */
+/* Under the lock: waits for a promised place. 0: the lock is held again, and the pool is held,
+ * until place_taken(). -ETIME, -ECANCELED, -EDEADLK: neither, and the pool may be gone. */
 static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadline by)
 {
     struct room_wait room = {.pool = pool};

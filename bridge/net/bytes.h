@@ -4,7 +4,6 @@
 #include "stream.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 static inline size_t duet__bytes_count(const struct duet__bytes *b)

@@ -12,7 +12,6 @@
 #include <duet/net.h>
 #include <errno.h>
 #include <netdb.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 

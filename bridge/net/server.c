@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -428,8 +427,8 @@ static void cancel_connections(duet_server *s)
     }
 }
 
-/* Of all that were cancelled: each wait is for the work itself, so that a search in the graph of waits
- * sees whom we need, and tells another than us. */
+/* Of all that were cancelled: each wait is for the work itself, so that a search in the graph of
+ * waits sees whom we need, and tells another than us. */
 static void await_ends(duet_server *s)
 {
     while (!duet__list_empty(&s->connections)) {

@@ -1,10 +1,10 @@
 #include "chan.h"
 #include "alloc.h"
 #include "check.h"
+#include "context.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct duet__chan_waiter *chan_waiter_of(struct duet__waiter *waiter)

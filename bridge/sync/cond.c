@@ -18,8 +18,8 @@ struct sleeper {
     struct duet__waiter waiter;
     struct duet__wait wait;
     struct duet__mutex *mutex;
-    /* Set under the condition's lock: from then on it waits for the mutex, and leaves the condition
-     * alone. Publishes its kind; acquired by who looks. */
+    /* Set under the condition's lock: from then on it waits for the mutex, and leaves the
+     * condition alone. Publishes its kind; acquired by who looks. */
     _Atomic bool told;
 };
 

@@ -7,13 +7,14 @@
  *   C  how much is queued     M  names of lanes */
 #include "alloc.h"
 #include "atomic.h"
-#include "file.h"
+#include "buffer.h"
 #include "hooks.h"
-#include "lock.h"
+#include "thread.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* What is kept of a work, in the slot of our table. Freed when it has settled. */
 struct record {
@@ -29,7 +30,7 @@ static struct record *record_of(const duet_work_event *event)
 
 static bool is_job(const duet_work_event *event)
 {
-    return event->kind[0] == 'j';
+    return event->kind[0] == 'j'; /* not a coroutine, nor a callback */
 }
 
 /* ---- Events ---- */
@@ -44,7 +45,7 @@ static struct duet__trace_buffer *begin_on(struct duet__text *text, char phase, 
     duet__text_add(text, ",\n{\"ph\":\"");
     duet__text_raw(text, &phase, 1);
     duet__text_add(text, "\",\"pid\":");
-    duet__text_number(text, (uint64_t)duet__trace_process());
+    duet__text_number(text, (uint64_t)getpid());
     duet__text_add(text, ",\"tid\":");
     duet__text_number(text, (uint64_t)thread);
     duet__text_add(text, ",\"ts\":");
@@ -54,13 +55,7 @@ static struct duet__trace_buffer *begin_on(struct duet__text *text, char phase, 
 
 static struct duet__trace_buffer *begin(struct duet__text *text, char phase, int64_t at_ns)
 {
-    return begin_on(text, phase, duet__trace_thread(), at_ns);
-}
-
-static void add_duration(struct duet__text *text, int64_t ns)
-{
-    duet__text_add(text, ",\"dur\":");
-    duet__text_us(text, ns);
+    return begin_on(text, phase, duet__thread_number(), at_ns);
 }
 
 /* ,"args":{"id":7,"kind":"job","place":"db"} */
@@ -99,20 +94,33 @@ static void end(struct duet__trace_buffer *buffer, struct duet__text *text,
     duet__trace_end(buffer, text, event->now_ns);
 }
 
-/* A slice on this thread's lane, from `since` to now. */
-#define SLICE(category, event, since, slice_name, prefix)                                          \
-    do {                                                                                           \
-        struct duet__text text;                                                                    \
-        struct duet__trace_buffer *buffer = begin(&text, 'X', since);                              \
-        if (!buffer)                                                                               \
-            break;                                                                                 \
-        add_duration(&text, (event)->now_ns > (since) ? (event)->now_ns - (since) : 1);            \
-        duet__text_add(&text, ",\"cat\":\"" category "\",\"name\":\"" prefix);                     \
-        duet__text_name(&text, slice_name);                                                        \
-        duet__text_add(&text, "\"");                                                               \
-        add_work(&text, event);                                                                    \
-        end(buffer, &text, event);                                                                 \
-    } while (0)
+/* So long on the lane of `thread`. */
+static void slice(const duet_work_event *event, const char *category, int32_t thread,
+                  int64_t since_ns, int64_t ns, const char *prefix, const char *name)
+{
+    struct duet__text text;
+    struct duet__trace_buffer *buffer = begin_on(&text, 'X', thread, since_ns);
+    if (!buffer)
+        return;
+    duet__text_add(&text, ",\"dur\":");
+    duet__text_us(&text, ns);
+    duet__text_add(&text, ",\"cat\":\"");
+    duet__text_name(&text, category);
+    duet__text_add(&text, "\",\"name\":\"");
+    duet__text_name(&text, prefix);
+    duet__text_name(&text, name);
+    duet__text_add(&text, "\"");
+    add_work(&text, event);
+    end(buffer, &text, event);
+}
+
+/* On this thread's, from then to now, and long enough for an arrow to end in it. */
+static void slice_here(const duet_work_event *event, const char *category, int64_t since_ns,
+                       const char *prefix, const char *name)
+{
+    int64_t ns = event->now_ns - since_ns;
+    slice(event, category, duet__thread_number(), since_ns, ns > 0 ? ns : 1, prefix, name);
+}
 
 /* The life of a coroutine ('b' begins, 'e' ends it), or a wait within it. */
 static void life(char phase, const duet_work_event *event, const char *prefix, const char *name)
@@ -135,8 +143,21 @@ static void life(char phase, const duet_work_event *event, const char *prefix, c
 
 /* ---- Lanes ---- */
 
+enum lane_order {
+    LANE_LOOP = 1,
+    LANE_WORKER,
+    LANE_OTHER,
+};
+
+static _Thread_local struct {
+    bool named;
+    bool is_loop;
+    char loop[DUET__TEXT_NAME_MOST]; /* as far as it reaches: whose lane it is now */
+    uint64_t counted; /* what the counter of the loop last said, plus one; 0: nothing yet */
+} lane;
+
 static void name_lane(const duet_work_event *event, const char *prefix, const char *name,
-                      unsigned order)
+                      enum lane_order order)
 {
     struct duet__text text;
     struct duet__trace_buffer *buffer = begin(&text, 'M', 0);
@@ -156,20 +177,13 @@ static void name_lane(const duet_work_event *event, const char *prefix, const ch
     end(buffer, &text, event);
 }
 
-enum lane_order {
-    LANE_LOOP = 1,
-    LANE_WORKER,
-    LANE_OTHER,
-};
-
 /* By its own name, before the first event on it. */
 static void see_thread(const duet_work_event *event, enum lane_order order)
 {
-    struct duet__trace_lane *lane = duet__trace_lane();
     char name[32] = "";
-    if (!lane || lane->named)
+    if (lane.named)
         return;
-    lane->named = true;
+    lane.named = true;
     pthread_getname_np(pthread_self(), name, sizeof name);
     name_lane(event, "", name, order);
 }
@@ -177,12 +191,11 @@ static void see_thread(const duet_work_event *event, enum lane_order order)
 /* A loop's lane has the name of the loop, whatever its thread was before. */
 static void see_loop(const duet_work_event *event)
 {
-    struct duet__trace_lane *lane = duet__trace_lane();
-    if (!lane || lane->loop == event->place)
+    if (lane.is_loop && strncmp(lane.loop, event->place, sizeof lane.loop - 1) == 0)
         return;
-    lane->loop = event->place;
-    lane->named = true;
-    lane->counted = 0;
+    lane.named = lane.is_loop = true;
+    lane.counted = 0;
+    snprintf(lane.loop, sizeof lane.loop, "%s", event->place);
     name_lane(event, "loop ", event->place, LANE_LOOP);
 }
 
@@ -190,14 +203,10 @@ static void see_loop(const duet_work_event *event)
 
 static void count_queue(const duet_work_event *event)
 {
-    struct duet__trace_lane *lane = duet__trace_lane();
     struct duet__text text;
-    bool says_so = lane && lane->loop && !is_job(event) && lane->counted == event->queued + 1;
-    struct duet__trace_buffer *buffer = says_so ? NULL : begin(&text, 'C', event->now_ns);
+    struct duet__trace_buffer *buffer = begin(&text, 'C', event->now_ns);
     if (!buffer)
         return;
-    if (lane && !is_job(event))
-        lane->counted = event->queued + 1;
     duet__text_add(&text, ",\"name\":\"");
     duet__text_name(&text, is_job(event) ? "pool " : "loop ");
     duet__text_name(&text, event->place);
@@ -205,6 +214,15 @@ static void count_queue(const duet_work_event *event)
     duet__text_number(&text, event->queued);
     duet__text_add(&text, "}");
     end(buffer, &text, event);
+}
+
+/* By the loop, where it has changed. */
+static void count_ready(const duet_work_event *event)
+{
+    if (lane.counted == event->queued + 1)
+        return;
+    lane.counted = event->queued + 1;
+    count_queue(event);
 }
 
 /* ---- Arrows ---- */
@@ -223,22 +241,13 @@ static void arrow_end(char phase, int32_t thread, int64_t at_ns, uint64_t number
     end(buffer, &text, event);
 }
 
-/* An arrow is drawn from the end of the slice that it begins in, and to the beginning of the one that
- * it ends in. So it begins in a slice of its own, without a length. */
+/* An arrow is drawn from the end of the slice that it begins in, and to the beginning of the one
+ * that it ends in. So it begins in a slice of its own, without a length. */
 static void mark_origin(const duet_work_event *event)
 {
-    bool first = event->by_ns <= event->spawned_ns; /* who wakes it comes later */
-    struct duet__text text;
-    struct duet__trace_buffer *buffer = begin_on(&text, 'X', event->by_thread, event->by_ns);
-    if (!buffer)
-        return;
-    add_duration(&text, 0);
-    duet__text_add(&text, ",\"cat\":\"submit\",\"name\":\"");
-    duet__text_name(&text, first ? "starts " : "wakes ");
-    duet__text_name(&text, event->name);
-    duet__text_add(&text, "\"");
-    add_work(&text, event);
-    end(buffer, &text, event);
+    bool first = event->by_ns == event->spawned_ns; /* who wakes it comes later */
+    slice(event, "submit", event->by_thread, event->by_ns, 0, first ? "starts " : "wakes ",
+          event->name);
 }
 
 static void arrow(const duet_work_event *event)
@@ -249,7 +258,7 @@ static void arrow(const duet_work_event *event)
     mark_origin(event);
     uint64_t number = duet__add_relaxed(&last, 1) + 1;
     arrow_end('s', event->by_thread, event->by_ns, number, event);
-    arrow_end('f', duet__trace_thread(), event->now_ns + 1, number, event); /* within its slice */
+    arrow_end('f', duet__thread_number(), event->now_ns + 1, number, event); /* within its slice */
 }
 
 /* ---- The hooks ---- */
@@ -276,28 +285,32 @@ static void on_queued(void *ctx, const duet_work_event *event)
     count_queue(event);
 }
 
+static void show_wait(const duet_work_event *event, struct record *record)
+{
+    if (is_job(event))
+        slice_here(event, "wait", event->since_ns, "waits for ", record->waits_for);
+    else
+        life('e', event, "waits for ", record->waits_for);
+    record->waits = false;
+}
+
 static void on_step_began(void *ctx, const duet_work_event *event)
 {
     struct record *record = record_of(event);
-    bool waited = record && record->waits;
     (void)ctx;
     if (!is_job(event)) {
         see_loop(event);
-        count_queue(event);
+        count_ready(event);
     }
-    if (waited && is_job(event))
-        SLICE("wait", event, event->since_ns, record->waits_for, "waits for ");
-    else if (waited)
-        life('e', event, "waits for ", record->waits_for);
-    if (waited)
-        record->waits = false;
+    if (record && record->waits)
+        show_wait(event, record);
     arrow(event);
 }
 
 static void on_step_ended(void *ctx, const duet_work_event *event)
 {
     (void)ctx;
-    SLICE("step", event, event->since_ns, event->name, "");
+    slice_here(event, "step", event->since_ns, "", event->name);
 }
 
 static void on_parked(void *ctx, const duet_work_event *event)
@@ -327,7 +340,7 @@ static void on_job_ended(void *ctx, const duet_work_event *event)
     struct record *record = record_of(event);
     (void)ctx;
     if (record)
-        SLICE("job", event, record->began_ns, event->name, "");
+        slice_here(event, "job", record->began_ns, "", event->name);
 }
 
 static void on_settled(void *ctx, const duet_work_event *event)
@@ -358,7 +371,7 @@ static bool expand(const char *pattern, char *buf, size_t size)
     for (const char *s = pattern; *s; s++) {
         char number[16] = {*s};
         if (s[0] == '%' && s[1] == 'p') {
-            snprintf(number, sizeof number, "%d", (int)duet__trace_process());
+            snprintf(number, sizeof number, "%d", (int)getpid());
             s++;
         }
         size_t n = strlen(number);
@@ -376,7 +389,7 @@ static void switch_on(void)
     char path[4096];
     const char *pattern = secure_getenv("DUET_TRACE");
     if (pattern && expand(pattern, path, sizeof path))
-        duet__trace_file_open(path);
+        duet__trace_open(path);
 }
 
 /* Asked for whenever a loop or pool is opened. */
@@ -384,10 +397,10 @@ static const duet_hooks *table_if_on(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, switch_on);
-    return duet__trace_file_is_open() ? &table : NULL;
+    return duet__trace_is_open() ? &table : NULL;
 }
 
 __attribute__((constructor)) static void offer(void)
 {
-    duet__hooks_add_always(table_if_on);
+    duet__hooks_set_always(table_if_on);
 }

@@ -24,8 +24,8 @@ enum {
      * reserve. */
     WARM_RESERVE = 256,
     TRIM_BATCH = 64,
-    /* Neighbouring stacks begin at different cache lines of the top page: else the tops, a multiple
-     * of the page apart, all fall into the same few lines of the first-level cache. */
+    /* Neighbouring stacks begin at different cache lines of the top page: else the tops, a
+     * multiple of the page apart, all fall into the same few lines of the first-level cache. */
     COLOUR_STEP = 64,
     COLOURS = 32,
     CANARY_WORDS = 8,
@@ -50,12 +50,12 @@ static size_t page_size(void)
 }
 
 void duet__stacks_init(struct duet__stacks *stacks, size_t size, void (*entry)(void *stack),
-                       const struct duet__stacks_host *host, void *ctx)
+                       const struct duet__stacks_ops *ops, void *ctx)
 {
     memset(stacks, 0, sizeof *stacks);
     stacks->size = (size + page_size() - 1) & ~(page_size() - 1);
     stacks->entry = entry;
-    stacks->host = host;
+    stacks->ops = ops;
     stacks->ctx = ctx;
     stacks->guard = duet__guard_first;
 }
@@ -109,7 +109,7 @@ static void warn_unguarded(struct duet__stacks *stacks)
         "a quarter of vm.max_map_count. Raise it (sysctl vm.max_map_count=N), or use Linux 6.13 or "
         "later, which needs no mapping for a guard",
         mprotect_budget());
-    stacks->host->warn(stacks->ctx, line);
+    stacks->ops->warn(stacks->ctx, line);
 }
 
 static void guard_canary(struct duet__stack *stack)
@@ -146,7 +146,7 @@ bool duet__stack_intact(const struct duet__stack *stack)
 
 static struct duet__slab *slab_map(struct duet__stacks *stacks, size_t count)
 {
-    struct duet__slab *slab = stacks->host->alloc(1, sizeof *slab + count * sizeof slab->stacks[0]);
+    struct duet__slab *slab = stacks->ops->alloc(1, sizeof *slab + count * sizeof slab->stacks[0]);
     if (!slab)
         return NULL;
     slab->slot = GUARD_SIZE + stacks->size + page_size();
@@ -154,7 +154,7 @@ static struct duet__slab *slab_map(struct duet__stacks *stacks, size_t count)
     slab->base = mmap(NULL, slab->slot * count, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (slab->base == MAP_FAILED) {
-        stacks->host->free(slab);
+        stacks->ops->free(slab);
         return NULL;
     }
     /* A huge page under a stack would make a small coroutine 2 MiB; refusal costs memory only. */
@@ -305,6 +305,6 @@ void duet__stacks_fini(struct duet__stacks *stacks)
 #endif
         }
         munmap(slab->base, slab->slot * slab->count);
-        stacks->host->free(slab);
+        stacks->ops->free(slab);
     }
 }

@@ -26,7 +26,7 @@ struct duet__stack {
 struct duet__slab;
 
 /* What whoever uses stacks gives them. */
-struct duet__stacks_host {
+struct duet__stacks_ops {
     void *(*alloc)(size_t count, size_t size); /* as calloc(), for the books */
     void (*free)(void *block);
     void (*warn)(void *ctx, const char *line); /* once for each loss of protection */
@@ -36,7 +36,7 @@ struct duet__stacks_host {
 struct duet__stacks {
     size_t size; /* usable bytes, whole pages */
     void (*entry)(void *stack);
-    const struct duet__stacks_host *host; /* constant */
+    const struct duet__stacks_ops *ops; /* constant */
     void *ctx;
     struct duet__slab *slabs;
     struct duet__stack *warm_newest, *warm_oldest; /* free, with their pages */
@@ -47,10 +47,10 @@ struct duet__stacks {
 
 /* Allocates nothing yet. size is rounded up to whole pages. */
 void duet__stacks_init(struct duet__stacks *stacks, size_t size, void (*entry)(void *stack),
-                       const struct duet__stacks_host *host, void *ctx);
+                       const struct duet__stacks_ops *ops, void *ctx);
 /* A stack whose next switch calls or continues entry(stack). NULL: no memory. */
 struct duet__stack *duet__stacks_get(struct duet__stacks *stacks);
-/* Back again; it may still be the running one, until its next switch. */
+/* Back again, by the scheduler: nothing runs on it any more. */
 void duet__stacks_put(struct duet__stack *stack);
 /* In idle time: gives the pages of some stacks above the warm reserve back to the kernel. True:
  * there is more to give back. */

@@ -76,6 +76,17 @@ def check_tags(top, paths):
                 tagged = False
 
 
+def check_lines(top, paths):
+    """Lines fit, and all memory comes from base/alloc.h."""
+    for path in paths:
+        for number, line in enumerate(open(os.path.join(top, path)), 1):
+            if len(line.rstrip('\n')) > 102 and not path.endswith('.S'):
+                yield f'{path}:{number}: longer than 100'
+            called = re.search(r'(?<![\w>.*])(malloc|calloc|realloc|strdup|aligned_alloc|free)\(', line)
+            if called and path not in ('base/alloc.c', 'base/alloc.h') and '/*' not in line and ' * ' not in line:
+                yield f'{path}:{number}: memory comes from base/alloc.h, not from {called[1]}()'
+
+
 def check_atomics(top, paths):
     """No order is implied: outside base/atomic.h no plain atomic_ call without an explicit order."""
     for path in paths:
@@ -109,6 +120,7 @@ def main():
     top, library = sys.argv[1], sys.argv[2]
     paths = sorted(sources(top))
     wrong = [*check_layers(top, paths), *check_tags(top, paths), *check_atomics(top, paths),
+             *check_lines(top, paths),
              *check_documented_tests(top), *check_exports(library)]
     print('\n'.join(wrong) or f'{len(paths)} files keep the rules')
     return bool(wrong)

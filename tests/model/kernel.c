@@ -33,6 +33,11 @@ void model_kernel_point(void)
     model_load(&point_word, sizeof point_word, MODEL_RELAXED);
 }
 
+int32_t duet__thread_number(void)
+{
+    return 1; /* no model has hooks */
+}
+
 unsigned duet__thread_count(void)
 {
     return UINT_MAX; /* the model's threads are none of the process */

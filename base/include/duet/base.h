@@ -1,4 +1,4 @@
-/* duet/base.h: moments, results, and the one function type. */
+/* duet/base.h: moments, results, the one function type, the log, the allocator. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -34,8 +34,9 @@ extern "C" {
  * a coroutine or a job runs there as a plain thread, and must end by exec or _exit: to return from
  * that function aborts.
  *
- * A bare callback (duet_call_soon, duet_call_at, duet_future_then, a drop function) runs outside
- * any coroutine and must not wait: a wait there that cannot be answered at once is -EDEADLK. */
+ * A bare callback (duet_call_soon, duet_call_at, duet_future_then, a drop function, a hook, a log
+ * function, what the host of a guest loop runs between its turns) runs outside any coroutine and
+ * must not wait: a wait there that cannot be answered at once is -EDEADLK. */
 
 /* A moment on CLOCK_MONOTONIC. A struct, so that a bare 5000 does not compile. */
 typedef struct duet_deadline {
@@ -176,7 +177,7 @@ typedef void duet_log_fn(void *ctx, enum duet_level level, const char *line);
 DUET_API void duet_log_set(duet_log_fn *fn, void *ctx, enum duet_level from);
 
 /* What duet allocates its memory with; all three or none. Each must be callable by any thread, and
- * must not wait. */
+ * must not wait nor call duet. */
 typedef struct duet_allocator {
     void *ctx;
     /* size is never 0; aligned for every type, as malloc(). NULL: no memory. */
@@ -185,14 +186,14 @@ typedef struct duet_allocator {
     void (*free)(void *ctx, void *block); /* never NULL */
 } duet_allocator;
 /* [any] From here on duet allocates with these, copied; NULL: with the C library's again. All but
- * stacks, which are mapped, the kernel's rings, and what pthreads and the C library need themselves.
- * After duet_shutdown() the few hundred bytes of the process's own pools stay, so that late calls
- * can be refused.
- * 0; -EINVAL; -EBUSY: duet has memory already. Call it before the first other function. */
+ * stacks, which are mapped, the kernel's rings, and what pthreads and the C library need
+ * themselves. After duet_shutdown() the few hundred bytes of the process's own pools stay, so that
+ * late calls can be refused. 0; -EINVAL; -EBUSY: duet has allocated before. Call it before the
+ * first other function. */
 DUET_API int duet_allocator_set(const duet_allocator *allocator);
 
 /* [any] How many processors this process may use: by its affinity and its cgroup's quota; at least
- * 1. As many loops keep them busy. */
+ * 1. That many loops keep all of them busy. It reads files: keep the number. */
 DUET_API unsigned duet_cpu_count(void);
 
 static inline duet_result duet_ok(void)

@@ -1,5 +1,9 @@
 /* duet/context.h: values that travel with the work.
  *
+ *     static const duet_key request = {.name = "request", .show = show_number, .drop = free};
+ *     rc = duet_context_set(&request, number);     // < 0: number is still ours
+ *     rc = duet_offload(NULL, work, arg, by, &r);  // work() has it: duet_context_get(&request)
+ *
  * A context is a set of values by key. Each work has one, and each thread; what it starts
  * (duet_spawn(), duet_submit(), duet_call(), duet_offload(), duet_pool_submit(), a group's spawn,
  * duet_call_soon(), duet_call_at(), duet_future_then(), a server's handlers) begins with the same
@@ -43,9 +47,13 @@ typedef struct duet_key {
  * is set already changes nothing. 0; -ENOMEM (never where it removes the only value), -EINVAL: the
  * value is still the caller's. In a bare callback it holds until that returns. */
 DUET_API int duet_context_set(const duet_key *key, void *value);
-/* [any] The value of this key here; NULL: none. It stays valid as long as this context is the
- * caller's. */
+/* [any] The value of this key here; NULL: none. Valid until the key is set anew here, or the work
+ * or thread ends; to have it longer, keep duet_context_ref_here(). */
 DUET_API void *duet_context_get(const duet_key *key);
+
+/* [any] The shown values here, "request=42 user=ann"; "" if there are none. Into buf, which is
+ * returned; with a size of 0 it is left alone, and "" is returned. */
+DUET_API const char *duet_context_describe(char *buf, size_t size);
 
 /* A context as such, for who keeps work in a queue of its own. Owned by its references; NULL is the
  * empty one. */
@@ -58,10 +66,6 @@ DUET_API duet_context *duet_context_ref_here(void);
 DUET_API duet_context *duet_context_swap(duet_context *context);
 DUET_API duet_context *duet_context_ref(duet_context *context); /* [any] one more owner */
 DUET_API void duet_context_unref(duet_context *context); /* [any] let go; NULL is fine */
-/* [any] The shown values here, "request=42 user=ann"; "" if there are none. Into buf, which is
- * returned. */
-DUET_API const char *duet_context_describe(char *buf, size_t size);
-
 #ifdef __cplusplus
 }
 #endif

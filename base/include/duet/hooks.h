@@ -3,13 +3,24 @@
  * A table of functions is given with the configuration of a loop or pool. Where none is given,
  * each place that would call one costs a branch that is never taken.
  *
+ *     static void on_settled(void *ctx, const duet_work_event *e)
+ *     {
+ *         printf("%s: %d after %ld ns\n", e->name, e->result.err,
+ *                (long)(e->now_ns - e->spawned_ns));
+ *     }
+ *     static const duet_hooks hooks = {.settled = on_settled};
+ *     const duet_loop_config config = {.hooks = &hooks};
+ *
+ * (Without a line of code: DUET_TRACE=file.json in the environment records all of it.)
+ *
  * THE STORY OF A WORK. A coroutine, or a callback at a moment: spawned, then steps, then settled.
- * A job: job_queued, job_began, steps, job_ended, settled. A step is a stretch in which it runs;
- * it ends (step_ended) where the work waits, yields or has come to its end, and if it waits,
- * parked follows at once. What is refused, or cancelled before it starts, is spawned (or
- * job_queued) and settled, with nothing in between. So each work that was spawned or queued
- * settles exactly once. What could not even be made (no memory for it, bad arguments) is never
- * told of; nor are bare callbacks of duet_call_soon() and duet_future_then(), which are no works.
+ * A job: job_queued, job_began, steps, job_ended, settled (its first step begins with job_began,
+ * its last ends with job_ended). A step is a stretch in which it runs; it ends (step_ended) where
+ * the work waits, yields or has come to its end, and if it waits, parked follows at once. What is
+ * refused, or cancelled before it starts, is spawned (or job_queued) and settled, with nothing in
+ * between. So each work that was spawned or queued settles exactly once. What could not even be
+ * made (no memory for it, bad arguments) is never told of; nor are bare callbacks of
+ * duet_call_soon() and duet_future_then(), which are no works.
  *
  * spawned and job_queued are called by the thread that submits, before the work can run; settled
  * by the thread that settles it, before anybody sees the result: so who has waited for a work
@@ -54,7 +65,6 @@ typedef struct duet_work_event {
     uint64_t by;
     int64_t by_ns;
     int32_t by_thread;
-    uint32_t reserved_too;
     /* About how many works stand ready in that loop, or queued in that pool; in settled, at the
      * event before. */
     size_t queued;
@@ -64,7 +74,6 @@ typedef struct duet_work_event {
      * have left there. What it points to is theirs to free, in settled at the latest. */
     uintptr_t *slot;
     const void *wait; /* duet's */
-    uintptr_t reserved[4];
 } duet_work_event;
 
 typedef void duet_hook(void *ctx, const duet_work_event *event);

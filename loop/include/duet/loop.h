@@ -70,22 +70,22 @@ DUET_API duet_loop *duet_loop_ref(duet_loop *loop);
 DUET_API void duet_loop_unref(duet_loop *loop);
 DUET_API duet_loop *duet_loop_self(void); /* [any] the loop that runs on this thread, or NULL */
 
-/* A GUEST is a loop that does not run its thread but lives in a foreign event loop, its host: GLib's,
- * Qt's, libuv's, a bare epoll. The host waits for the loop's descriptor beside its own, and gives the
- * loop a turn when that is readable:
+/* A GUEST is a loop that does not run its thread but lives in a foreign event loop, its host:
+ * GLib's, Qt's, libuv's, a bare epoll. The host waits for the loop's descriptor beside its own,
+ * and gives the loop a turn when that is readable:
  *
  *     int fd;
  *     rc = duet_loop_attach(loop, &fd);          // this thread is the loop's now
  *     … the host polls fd for POLLIN, level-triggered, and then calls duet_loop_turn(loop) …
- *     duet_loop_stop(loop);                      // from any thread, when it is to end; the host goes on
+ *     duet_loop_stop(loop);                      // from any thread; the host goes on
  *     … until duet_loop_turn() returns -ESHUTDOWN: this thread is free again …
  *     duet_loop_close(loop, DUET_NEVER);
  *
  * Between the turns, what runs on this thread is a bare callback to duet: it may spawn and submit,
  * set and settle, but a wait that cannot be answered at once is -EDEADLK, since it would keep the
- * loop from ever answering it. What it sets in the context stays the thread's. The kernel
- * may interrupt a system call of the host's to complete an operation of the loop's: it then fails with EINTR, as after
- * a signal. The thread must not end before the loop has. */
+ * loop from ever answering it. What it sets in the context stays the thread's. The kernel may
+ * interrupt a system call of the host's to complete an operation of the loop's: it then fails with
+ * EINTR, as after a signal. The thread must not end before the loop has. */
 
 /* [any] This thread becomes the loop's, as by duet_loop_run(), but the call returns, and the loop
  * turns only in duet_loop_turn(). 0 and *ret_fd, the loop's own, to be polled for POLLIN and never

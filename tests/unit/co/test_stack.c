@@ -49,8 +49,8 @@ static void touch_all(struct duet__stack *stack)
 
 static void init(struct duet__stacks *stacks, size_t size)
 {
-    static const struct duet__stacks_host host = {calloc, free, keep_warning};
-    duet__stacks_init(stacks, size, stack_main, &host, NULL);
+    static const struct duet__stacks_ops ops = {calloc, free, keep_warning};
+    duet__stacks_init(stacks, size, stack_main, &ops, NULL);
 }
 
 static void a_stack_has_the_size_asked_for_and_is_reused_last_in_first_out(void **state)

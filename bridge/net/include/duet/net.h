@@ -47,8 +47,8 @@ DUET_API ssize_t duet_stream_read_line(duet_stream *s, const char **ret, duet_de
  * write_high is unsent. 0; an error of an earlier sending (-EPIPE, -ECONNRESET, …), from then on
  * always; -EPIPE also after duet_stream_finish(). After an error none were accepted. */
 DUET_API int duet_stream_write(duet_stream *s, const void *buf, size_t n, duet_deadline by);
-/* [co, waits] Drains, and then sends n bytes of a file, from *at on, as duet_sendfile(): fewer at the
- * end of the file, or if an error came after some. No other may write meanwhile (-EBUSY). */
+/* [co, waits] Drains, and then sends n bytes of a file, from *at on, as duet_sendfile(): fewer at
+ * the end of the file, or if an error came after some. No other may write meanwhile (-EBUSY). */
 DUET_API ssize_t duet_stream_sendfile(duet_stream *s, int from, off_t *at, size_t n,
                                       duet_deadline by);
 /* [co, waits] Until all that was accepted is sent. Several may. */
