@@ -23,6 +23,9 @@ struct record {
     char waits_for[DUET__TEXT_NAME_MOST];
 };
 
+/* Constant once the trace is open: to ask for it is a system call. */
+static uint64_t process;
+
 static struct record *record_of(const duet_work_event *event)
 {
     return (struct record *)*event->slot;
@@ -45,7 +48,7 @@ static struct duet__trace_buffer *begin_on(struct duet__text *text, char phase, 
     duet__text_add(text, ",\n{\"ph\":\"");
     duet__text_raw(text, &phase, 1);
     duet__text_add(text, "\",\"pid\":");
-    duet__text_number(text, (uint64_t)getpid());
+    duet__text_number(text, process);
     duet__text_add(text, ",\"tid\":");
     duet__text_number(text, (uint64_t)thread);
     duet__text_add(text, ",\"ts\":");
@@ -371,7 +374,7 @@ static bool expand(const char *pattern, char *buf, size_t size)
     for (const char *s = pattern; *s; s++) {
         char number[16] = {*s};
         if (s[0] == '%' && s[1] == 'p') {
-            snprintf(number, sizeof number, "%d", (int)getpid());
+            snprintf(number, sizeof number, "%d", (int)process);
             s++;
         }
         size_t n = strlen(number);
@@ -388,6 +391,7 @@ static void switch_on(void)
 {
     char path[4096];
     const char *pattern = secure_getenv("DUET_TRACE");
+    process = (uint64_t)getpid();
     if (pattern && expand(pattern, path, sizeof path))
         duet__trace_open(path);
 }
