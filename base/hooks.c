@@ -187,6 +187,7 @@ void duet__tell(struct duet__parker *parker, enum duet__hook what, int64_t now_n
         event.by_ns = duet__load_relaxed(&observed->by_ns);
         event.by = event.by_ns ? duet__load_relaxed(&observed->by) : 0;
         event.by_thread = event.by_ns ? duet__load_relaxed(&observed->by_thread) : 0;
+        duet__note_nobody(observed); /* it is told once */
     }
     tell(parker, what, &event);
 }

@@ -70,7 +70,7 @@ void duet__tell_settled(struct duet__parker *parker, duet_result result);
 
 /* By who is about to make it ready. */
 void duet__note_by(struct duet__observed *observed);
-/* By its owner, before it may be made ready: nobody has yet. */
+/* By its owner: nobody has, from here on. */
 void duet__note_nobody(struct duet__observed *observed);
 /* The work that acts on this thread at this moment though it does not run there by its own parker:
  * it settles, or is a callback at a moment. Returns which did before; 0: none. */

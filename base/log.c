@@ -35,7 +35,8 @@ static struct duet__lock lock;
 static duet_log_fn *log_fn = to_stderr;
 static void *log_ctx;
 static enum duet_level log_from = DUET_WARNING;
-static _Thread_local bool inside;
+static _Thread_local bool inside; /* writes a line */
+static _Thread_local bool holds_lock; /* for that */
 
 struct log_call {
     enum duet_level level;
@@ -51,7 +52,7 @@ static void call_log_fn(void *arg)
 static void reset(void)
 {
     duet__store_relaxed(&lock.word, 0);
-    inside = false;
+    inside = holds_lock = false;
 }
 DUET__IN_CHILD(reset)
 
@@ -69,8 +70,10 @@ write_line(duet_context *context, enum duet_level level, const char *format, va_
         inside = true;
         duet__context_suffix(context, call.line + length, sizeof call.line - length);
         duet__lock(&lock);
+        holds_lock = true;
         if (level >= log_from)
             duet__call_bare_in(context, call_log_fn, &call);
+        holds_lock = false;
         duet__unlock(&lock);
         inside = false;
     }
@@ -95,7 +98,7 @@ void duet__log(enum duet_level level, const char *format, ...)
 
 void duet_log_set(duet_log_fn *fn, void *ctx, enum duet_level from)
 {
-    bool nested = inside; /* from within the function: the lock is ours already */
+    bool nested = holds_lock; /* from within the function: the lock is ours already */
     if (!nested)
         duet__lock(&lock);
     log_fn = fn ? fn : to_stderr;

@@ -154,13 +154,15 @@ static const struct duet__parker_ops bare_parker_ops = {
 
 static _Thread_local struct duet__parker thread_parker = {.ops = &thread_parker_ops};
 static _Thread_local struct duet__parker bare_parker = {.ops = &bare_parker_ops};
+static _Thread_local struct duet__parker host_parker = {.ops = &bare_parker_ops};
 static _Thread_local struct duet__parker *here; /* NULL: the thread itself */
 
 /* Wherever it forked, the child's one thread is a plain one. */
 static void reset(void)
 {
     uint32_t held = thread_parker.held;
-    struct duet_context *context = thread_parker.context;
+    struct duet_context *context =
+        here == &host_parker ? host_parker.context : thread_parker.context;
     here = NULL;
     thread_blocking = NULL;
     duet__parker_init(&thread_parker, &thread_parker_ops, NULL, 0);
@@ -184,6 +186,11 @@ struct duet__parker *duet__here_set(struct duet__parker *parker)
 struct duet__parker *duet__here_bare(void)
 {
     return &bare_parker;
+}
+
+struct duet__parker *duet__here_host(void)
+{
+    return &host_parker;
 }
 
 bool duet__runs_here(const struct duet_future *work)
@@ -215,6 +222,8 @@ static int park(struct duet__parker *parker, duet_deadline by, bool shielded, bo
         /* Acquires what the unparker did. Pairs with the release in duet__unpark(). */
         uint32_t word = duet__load_acquire(&parker->word);
         if (word >= DUET__PARK_TOKEN) {
+            if (duet__is_observed(parker)) /* told by now, if it has slept for it */
+                duet__note_nobody(parker->observed);
             duet__sub_acquire(&parker->word, DUET__PARK_TOKEN);
             return 0;
         }
@@ -227,8 +236,6 @@ static int park(struct duet__parker *parker, duet_deadline by, bool shielded, bo
         uint32_t asleep =
             word | DUET__PARK_SLEEPING | (shielded ? (uint32_t)DUET__PARK_SHIELDED : 0);
         parker->streak = 0;
-        if (duet__is_observed(parker))
-            duet__note_nobody(parker->observed);
         parker->ops->sleep(parker, word, asleep, by.ns);
     }
 }

@@ -123,6 +123,8 @@ struct duet__parker *duet__here(void);
 struct duet__parker *duet__here_set(struct duet__parker *parker);
 /* The parker of this thread under which nothing may wait. */
 struct duet__parker *duet__here_bare(void);
+/* Another such one, of the host of a guest loop, between the turns. */
+struct duet__parker *duet__here_host(void);
 /* Does this work run here, or stand still beneath what runs here? To wait for it would be to wait
  * for oneself. */
 bool duet__runs_here(const struct duet_future *work);

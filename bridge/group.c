@@ -230,22 +230,37 @@ static int may_spawn(duet_group *public, duet_loop *loop, duet_fn *fn, const due
     return rc;
 }
 
+/* Of a group and a loop that are fit for it. */
+static int spawn_in(duet_group *public, duet_loop *loop, duet_fn *fn, void *arg,
+                    const duet_opts *opts)
+{
+    struct duet__task *task = duet__task_new(loop, fn, arg, opts);
+    if (!task) {
+        if (opts && opts->drop)
+            duet__call_bare(opts->drop, arg);
+        return -ENOMEM;
+    }
+    /* A member before it can run: it may wait for its group, and must be known as a child then. */
+    struct group *group = (struct group *)(void *)public;
+    add_member(group, &task->work.future, false);
+    int rc = duet__hand_over(loop, &task->node, opts && (opts->flags & DUET_REFUSE), DUET_NEVER);
+    return rc < 0 ? spawn_refused(group, task, rc) : 0;
+}
+
 int duet_group_spawn(duet_group *public, duet_loop *loop, duet_fn *fn, void *arg,
                      const duet_opts *opts)
 {
     loop = loop ? loop : duet_loop_self();
     int rc = may_spawn(public, loop, fn, opts);
-    struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
-    if (!task) {
+    if (rc < 0) {
         if (opts && opts->drop)
             duet__call_bare(opts->drop, arg);
-        return rc < 0 ? rc : -ENOMEM;
+        return rc;
     }
-    /* A member before it can run: it may wait for its group, and must be known as a child then. */
-    struct group *group = (struct group *)(void *)public;
-    add_member(group, &task->work.future, false);
-    rc = duet__hand_over(loop, &task->node, opts && (opts->flags & DUET_REFUSE), DUET_NEVER);
-    return rc < 0 ? spawn_refused(group, task, rc) : 0;
+    duet_loop *held = duet__hold_for_hooks(loop);
+    rc = spawn_in(public, loop, fn, arg, opts);
+    duet_loop_unref(held);
+    return rc;
 }
 
 /* ---- Waiting ---- */

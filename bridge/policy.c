@@ -106,6 +106,8 @@ int duet__policy_make_loop(duet_loop **ret, const duet_loop_config *config)
         return duet_loop_open(ret, config);
     *ret = NULL;
     int rc = now.make_loop(now.ctx, ret, config);
+    if (rc < 0)
+        *ret = NULL;
     return check_made(rc, *ret, "loop", config->name ? config->name : "");
 }
 

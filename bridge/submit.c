@@ -21,6 +21,11 @@ int duet__hand_over(duet_loop *loop, struct duet__node *node, bool refuse, duet_
     return rc < 0 ? rc : duet__inbox_push(loop, node);
 }
 
+duet_loop *duet__hold_for_hooks(duet_loop *loop)
+{
+    return loop->hooks && !duet__is_foreign(loop->process) ? duet_loop_ref(loop) : NULL;
+}
+
 /* Of a task that nobody else knows yet: the handle, settled if it was not accepted. */
 static duet_future *submit_task(duet_loop *loop, struct duet__task *task, bool refuse,
                                 duet_deadline by, int *ret_wait)
@@ -40,10 +45,13 @@ duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const
     const char *why = NULL;
     *ret_wait = 0;
     int rc = duet__work_check(fn, opts, &why);
+    duet_loop *held = duet__hold_for_hooks(loop);
     struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
-    if (!task)
-        return duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
-    return submit_task(loop, task, opts && (opts->flags & DUET_REFUSE), by, ret_wait);
+    duet_future *f =
+        task ? submit_task(loop, task, opts && (opts->flags & DUET_REFUSE), by, ret_wait)
+             : duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
+    duet_loop_unref(held);
+    return f;
 }
 
 duet_future *duet_submit_with(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts)
@@ -65,10 +73,12 @@ duet_future *duet_call_at(duet_loop *loop, duet_deadline at, duet_callback *fn, 
     if (!loop || !fn)
         return duet__future_refused(
             -EINVAL, loop ? "duet_call_at: fn is NULL" : "duet_call_at: loop is NULL", NULL, NULL);
+    duet_loop *held = duet__hold_for_hooks(loop);
     struct duet__task *task = duet__task_new_moment(loop, at.ns, fn, arg);
-    if (!task)
-        return duet__future_refused(-ENOMEM, NULL, NULL, NULL);
-    return submit_task(loop, task, true, DUET_NEVER, &waited);
+    duet_future *f = task ? submit_task(loop, task, true, DUET_NEVER, &waited)
+                          : duet__future_refused(-ENOMEM, NULL, NULL, NULL);
+    duet_loop_unref(held);
+    return f;
 }
 
 /* ---- Plain callbacks ---- */

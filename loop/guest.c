@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -61,8 +62,8 @@ static void signal_host(struct duet__guest *guest)
 {
     uint64_t one = 1;
     int saved_errno = errno;
-    ssize_t n = write(guest->event_fd, &one, sizeof one);
-    duet__check(n == (ssize_t)sizeof one, "the program must not close the descriptors of a loop");
+    long n = syscall(SYS_write, guest->event_fd, &one, sizeof one); /* write() can be cancelled */
+    duet__check(n == (long)sizeof one, "the program must not close the descriptors of a loop");
     errno = saved_errno;
 }
 
@@ -76,7 +77,7 @@ void duet__guest_rouse(duet_loop *loop)
 static void take_events(struct duet__guest *guest)
 {
     struct epoll_event events[2];
-    epoll_wait(guest->epoll_fd, events, 2, 0);
+    syscall(SYS_epoll_pwait, guest->epoll_fd, events, 2, 0, NULL, 0); /* epoll_wait() likewise */
 }
 
 /* After the events have been taken. One that is set to an earlier moment stays: a turn too many is
@@ -87,21 +88,20 @@ static void arm_timer(struct duet__guest *guest, int64_t by_ns)
         guest->armed_ns = DUET__NEVER; /* it has gone off, and its event was perhaps taken */
     if (by_ns >= guest->armed_ns)
         return;
-    struct itimerspec at = {.it_value = {by_ns / 1000000000, by_ns % 1000000000}};
     if (by_ns <= 0)
-        at.it_value.tv_nsec = 1; /* zero would disarm it */
+        by_ns = 1;
+    struct itimerspec at = {.it_value = {by_ns / 1000000000, by_ns % 1000000000}};
     timerfd_settime(guest->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
     guest->armed_ns = by_ns;
 }
 
 /* ---- Attaching ---- */
 
-/* Between the turns, what runs on this thread is a bare callback, in the thread's context. */
+/* Between the turns, what runs on this thread is like a bare callback, in the thread's context. */
 static void host_becomes_bare(void)
 {
-    struct duet__parker *bare = duet__here_bare();
     duet_context *context = duet_context_ref_here();
-    duet__here_set(bare);
+    duet__here_set(duet__here_host());
     duet_context_unref(duet_context_swap(context));
 }
 
@@ -150,10 +150,18 @@ int duet_loop_attach(duet_loop *loop, int *ret_fd)
 
 /* ---- A turn ---- */
 
+/* The descriptor stays, since the host may still watch it; but the kernel takes the ring apart
+ * later, which writes the eventfd, and the timer may still go off. */
+static void silence(const struct duet__guest *guest)
+{
+    epoll_ctl(guest->epoll_fd, EPOLL_CTL_DEL, guest->event_fd, NULL);
+    epoll_ctl(guest->epoll_fd, EPOLL_CTL_DEL, guest->timer_fd, NULL);
+}
+
 static int detach(duet_loop *loop)
 {
     duet__loop_finish(loop);
-    take_events(&loop->guest); /* the descriptor stays, silent: the host may still watch it */
+    silence(&loop->guest);
     loop->guest.state = DUET__GUEST_NOT;
     host_becomes_free();
     duet__loop_end(loop, 0);
@@ -181,9 +189,11 @@ static bool rest(duet_loop *loop)
 
 static int turn(duet_loop *loop)
 {
+    duet__here_set(duet__here_bare());
     wake(loop);
     duet__loop_turn_once(loop);
-    bool more = duet__loop_has_more(loop);
+    duet__here_set(duet__here_host());
+    bool more = duet__loop_has_more(loop) || duet__ring_owes(&loop->ring);
     if (!more && duet__loop_try_end(loop))
         return detach(loop);
     if (!more && rest(loop))
@@ -199,7 +209,7 @@ int duet_loop_turn(duet_loop *loop)
         return -EOWNERDEAD;
     duet__check(loop && duet_loop_self() == loop && loop->guest.state != DUET__GUEST_NOT,
                 "duet_loop_turn() runs on the thread that this loop is attached to");
-    if (loop->guest.state == DUET__GUEST_TURNS)
+    if (duet__here() != duet__here_host()) /* within a turn, or a callback between two */
         return -EDEADLK;
     int saved_errno = errno;
     int rc = turn(loop);

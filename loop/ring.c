@@ -259,11 +259,20 @@ static bool flagged(const struct duet__ring *ring, unsigned flags)
     return IO_URING_READ_ONCE(*ring->uring.sq.kflags) & flags;
 }
 
+/* The kernel ends the watch where the completion queue was full; it leaves entries where it refused
+ * one (before 5.18) or had no memory for it; it keeps completions that did not fit. */
+bool duet__ring_owes(struct duet__ring *ring)
+{
+    const struct io_uring_sq *sq = &ring->uring.sq;
+    return (!ring->watch_armed && ring->watch_fd >= 0) ||
+           sq->sqe_tail != io_uring_smp_load_acquire(sq->khead) ||
+           flagged(ring, IORING_SQ_CQ_OVERFLOW);
+}
+
 bool duet__ring_has_work(struct duet__ring *ring)
 {
-    const struct io_uring *uring = &ring->uring;
-    return io_uring_cq_ready(uring) > 0 || uring->sq.sqe_tail != uring->sq.sqe_head ||
-           flagged(ring, IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+    return io_uring_cq_ready(&ring->uring) > 0 || duet__ring_owes(ring) ||
+           flagged(ring, IORING_SQ_TASKRUN);
 }
 
 bool duet__ring_has_news(struct duet__ring *ring)

@@ -47,5 +47,7 @@ int duet__ring_wait(struct duet__ring *ring, int64_t timeout_ns);
  * and by then that work may have been done. So this may be true for ever, and nothing may wait for
  * it to turn false. */
 bool duet__ring_has_work(struct duet__ring *ring);
+/* Is there something that only the next poll or wait does, and that nobody wakes us for? */
+bool duet__ring_owes(struct duet__ring *ring);
 /* Has something come since the last poll or wait? For spinning: never true for ever. */
 bool duet__ring_has_news(struct duet__ring *ring);

@@ -374,10 +374,11 @@ static void start(struct duet__node *node, void *consumer)
 static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,
                                    void *arg, const duet_opts *opts)
 {
-    struct duet__task *task = duet__work_alloc(sizeof *task, loop->hooks, opts);
+    struct duet__hooks *hooks = duet__is_foreign(loop->process) ? NULL : loop->hooks;
+    struct duet__task *task = duet__work_alloc(sizeof *task, hooks, opts);
     if (!task)
         return NULL;
-    duet__work_init(&task->work, sizeof *task, loop->hooks, ops, &task_parker_ops, fn, arg, opts);
+    duet__work_init(&task->work, sizeof *task, hooks, ops, &task_parker_ops, fn, arg, opts);
     task->node.counted = false;
     task->timer.place = 0;
     task->loop = loop;

@@ -2,12 +2,12 @@
 #include "atomic.h"
 #include "fork.h"
 #include "lock.h"
-#include "log.h"
 #include "pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -17,7 +17,7 @@
 enum {
     BUFFER_SIZE = 64 * 1024,
     OLD_NS = 250000000, /* then it is written, though not full */
-    CRASH_TRIES = 1000000, /* how often a crashing thread looks for the lock, before it gives up */
+    CRASH_TRIES = 10000, /* how often a crashing thread looks for the lock, before it gives up */
 };
 
 /* Mapped, so that it is in nobody's way, and there for as long as the process: in the list of all,
@@ -104,12 +104,13 @@ static bool try_lock(void)
         uint32_t is_free = 0;
         if (duet__cas_acquire(&lock.word, &is_free, 1)) /* as duet__lock() */
             return true;
+        sched_yield(); /* who holds it may not run just now */
     }
     return false;
 }
 
-/* Leaves the rest to whoever was there before: a fault happens again when we return, a signal that
- * was sent is sent again. */
+/* Leaves the rest to whoever was there before: a fault happens again when we return, but a trap
+ * does not; that, and a signal that was sent, is sent again. */
 static void on_death(int signo, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
@@ -121,7 +122,7 @@ static void on_death(int signo, siginfo_t *info, void *context)
     for (int i = 0; i < DEADLY; i++)
         if (deadly[i] == signo)
             sigaction(signo, &before[i], NULL);
-    if (info->si_code <= 0)
+    if (info->si_code <= 0 || signo == SIGTRAP || signo == SIGSYS)
         raise(signo);
     errno = saved_errno;
 }
@@ -181,23 +182,22 @@ static int begin_pages(int fd)
     return duet__pages_open(&pages, fd, event, (size_t)(text.at - event)) ? 0 : -EIO;
 }
 
-void duet__trace_open(const char *path)
+int duet__trace_open(const char *path)
 {
-    int fd = open_alone(path), rc = fd < 0 ? fd : -pthread_key_create(&thread_end, give_back);
+    int fd = open_alone(path);
+    if (fd < 0)
+        return fd;
+    int rc = -pthread_key_create(&thread_end, give_back);
     if (rc == 0)
         rc = begin_pages(fd);
     if (rc < 0) {
-        duet__log(DUET_WARNING, "DUET_TRACE: nothing is traced: %s: %s", path,
-                  rc == -EWOULDBLOCK ? "another process writes to it (%p in the name is the number "
-                                       "of the process)"
-                                     : duet_strerror(rc));
-        if (fd >= 0)
-            close(fd);
-        return;
+        close(fd);
+        return rc;
     }
     duet__store_relaxed(&is_open, 1);
     watch_death();
     atexit(at_exit);
+    return 0;
 }
 
 /* ---- Recording ---- */

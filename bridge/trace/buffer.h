@@ -14,8 +14,8 @@ enum {
 /* Owned by its thread; the end of the process may read what it has finished. */
 struct duet__trace_buffer;
 
-/* Once. Whatever is in the way, the log says so. */
-void duet__trace_open(const char *path);
+/* Once. 0, or a negative errno. */
+int duet__trace_open(const char *path);
 /* Is it written to in this process? A look. */
 bool duet__trace_is_open(void);
 

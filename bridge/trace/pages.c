@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* How each page ends that is the last one, and how it ends when it no longer is. */
@@ -15,7 +17,7 @@ enum {
 
 static bool write_at(struct duet__pages *pages, const char *text, size_t n, off_t at)
 {
-    return pwrite(pages->fd, text, n, at) == (ssize_t)n;
+    return syscall(SYS_pwrite64, pages->fd, text, n, at) == (long)n;
 }
 
 /* Maps the pages on both sides of a boundary. */
@@ -57,7 +59,10 @@ static bool carry_across(struct duet__pages *pages, off_t boundary)
 static bool next_page(struct duet__pages *pages)
 {
     off_t boundary = pages->page + DUET__PAGE;
-    char page[DUET__PAGE];
+    static char page[DUET__PAGE]; /* of whoever is in it alone: a signal's stack may be small */
+    struct rlimit limit; /* to go beyond it is a signal, not an error */
+    if (getrlimit(RLIMIT_FSIZE, &limit) < 0 || (rlim_t)boundary + DUET__PAGE > limit.rlim_cur)
+        return false;
     memset(page, ' ', sizeof page);
     if (!write_at(pages, page, sizeof page, boundary) || !carry_across(pages, boundary))
         return false;

@@ -9,8 +9,10 @@
 #include "atomic.h"
 #include "buffer.h"
 #include "hooks.h"
+#include "log.h"
 #include "thread.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -387,20 +389,35 @@ static bool expand(const char *pattern, char *buf, size_t size)
     return length > 0;
 }
 
+static char path[4096];
+static int rc; /* of opening it; constant after the once */
+
 static void switch_on(void)
 {
-    char path[4096];
     const char *pattern = secure_getenv("DUET_TRACE");
     process = (uint64_t)getpid();
     if (pattern && expand(pattern, path, sizeof path))
-        duet__trace_open(path);
+        rc = duet__trace_open(path);
 }
 
-/* Asked for whenever a loop or pool is opened. */
+static void report(void)
+{
+    static _Atomic uint32_t reported; /* relaxed: who is first */
+    uint32_t never = 0;
+    if (duet__cas_relaxed(&reported, &never, 1))
+        duet__log(DUET_WARNING, "DUET_TRACE: nothing is traced: %s: %s", path,
+                  rc == -EWOULDBLOCK ? "another process writes to it (%p in the name is the number "
+                                       "of the process)"
+                                     : duet_strerror(rc));
+}
+
+/* Asked for whenever a loop or pool is opened, be it by what the log calls. */
 static const duet_hooks *table_if_on(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, switch_on);
+    if (rc < 0)
+        report();
     return duet__trace_is_open() ? &table : NULL;
 }
 

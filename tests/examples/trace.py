@@ -322,7 +322,7 @@ def case_clean_end(demo, crash, place):
 
 def case_crashes(demo, crash, place):
     """All that had ended is there."""
-    for how, status in (('abort', -signal.SIGABRT), ('segv', -signal.SIGSEGV), ('overflow', -signal.SIGSEGV),
+    for how, status in (('abort', -signal.SIGABRT), ('trap', -signal.SIGTRAP), ('segv', -signal.SIGSEGV), ('overflow', -signal.SIGSEGV),
                         ('exit', 0)):
         path = os.path.join(place, how + '.json')
         told = run(crash, path, how, status=status, quiet=False)

@@ -149,6 +149,17 @@ static void end_by_abort(void)
     abort();
 }
 
+/* Which would not happen again by itself. */
+static void end_by_trap(void)
+{
+    keep_busy();
+    tell("busy", busy_steps);
+    raise(SIGTRAP);
+#if defined(__x86_64__)
+    __asm__ volatile("int3");
+#endif
+}
+
 /* Until somebody kills it; says how far it is, but not so often that it mostly does that. */
 static void end_by_kill(void)
 {
@@ -371,6 +382,7 @@ static const struct end ends[] = {
     {"segv", end_by_segv},
     {"overflow", end_by_overflow},
     {"abort", end_by_abort},
+    {"trap", end_by_trap},
     {"kill", end_by_kill},
     {"exit", end_by_exit},
     {"fork-exit", fork_exits},

@@ -2440,6 +2440,126 @@ static void fork_between_turns(int way)
     host_close(&h);
 }
 
+enum {
+    MANY = 400, /* far more completions than a ring of 32 entries has room for */
+};
+
+static duet_result read_a_number(void *fd)
+{
+    uint64_t number;
+    return duet_i64(duet_read(*(int *)fd, &number, sizeof number, DUET_NEVER));
+}
+
+static void *write_to_all(void *arg)
+{
+    const int *fds = arg;
+    for (int i = 0; i < MANY; i++)
+        must_equal(eventfd_write(fds[i], 1), 0);
+    return NULL;
+}
+
+struct outside {
+    duet_loop *loop;
+    atomic_bool done;
+};
+
+static duet_result sleep_a_little(void *arg)
+{
+    (void)arg;
+    return duet_err(duet_sleep(duet_ms(30)));
+}
+
+static void *call_from_outside(void *arg)
+{
+    struct outside *outside = arg;
+    must_equal(duet_call(outside->loop, return_ok, NULL, SURELY, NULL), 0);
+    atomic_store(&outside->done, true);
+    must_equal(duet_call_soon(outside->loop, do_nothing, NULL), 0); /* the host looks again */
+    return NULL;
+}
+
+/* Then the kernel ends the watch of the loop's door, which has to be set up anew. */
+thread_test(a_guest_whose_completions_overflowed_is_reached_all_the_same)
+{
+    struct host h;
+    int fds[MANY];
+    duet_future *reads[MANY];
+    pthread_t writer, caller;
+    host_open_with(&h, BY_POLL, &(duet_loop_config){.ring_entries = 32});
+    for (int i = 0; i < MANY; i++) {
+        fds[i] = eventfd(0, EFD_CLOEXEC);
+        must(fds[i] >= 0);
+        reads[i] = duet_spawn(read_a_number, &fds[i]);
+    }
+    host_until_quiet(&h);
+    must_equal(pthread_create(&writer, NULL, write_to_all, fds), 0); /* while nobody turns */
+    must_equal(pthread_join(writer, NULL), 0);
+    for (int i = 0; i < MANY; i++) {
+        must_equal(duet_as_i64(host_finish(&h, reads[i])), (int64_t)sizeof(uint64_t));
+        close(fds[i]);
+    }
+    host_until_quiet(&h);
+    struct outside call = {.loop = h.loop};
+    must_equal(pthread_create(&caller, NULL, call_from_outside, &call), 0);
+    while (!atomic_load(&call.done))
+        host_step(&h);
+    must_equal(pthread_join(caller, NULL), 0);
+    host_close(&h);
+}
+
+/* The kernel takes the ring apart later, and a timer may still be set. */
+thread_test(the_descriptor_is_silent_when_a_guest_has_ended)
+{
+    for (int i = 0; i < 4; i++) {
+        struct host h;
+        host_open(&h);
+        if (i % 2)
+            duet_future_unref(duet_spawn(sleep_a_little, NULL));
+        host_until_quiet(&h);
+        host_stop(&h);
+        must(!poll_one(h.fd, 100));
+        close_loop(h.loop);
+    }
+}
+
+thread_test(a_moment_long_past_comes_at_once)
+{
+    struct host h;
+    atomic_int called = 0;
+    host_open(&h);
+    duet_future *f =
+        duet_call_at(h.loop, (duet_deadline){-5000000000}, count_call, (void *)&called);
+    must_equal(host_finish(&h, f).err, 0);
+    must_equal(atomic_load(&called), 1);
+    host_close(&h);
+}
+
+struct nested_turn {
+    duet_loop *loop;
+    int rc;
+};
+
+static void turn_while_logging(void *arg, enum duet_level level, const char *line)
+{
+    struct nested_turn *nested = arg;
+    (void)level;
+    (void)line;
+    nested->rc = duet_loop_turn(nested->loop);
+}
+
+/* Else the end of the callback would leave the thread as the callback found it. */
+thread_test(a_turn_within_a_callback_between_the_turns_is_edeadlk)
+{
+    struct host h;
+    host_open(&h);
+    struct nested_turn nested = {h.loop, 0};
+    duet_log_set(turn_while_logging, &nested, DUET_ERROR);
+    must_equal(duet_future_wait(NULL, DUET_NOW, NULL), -EINVAL); /* which is logged */
+    duet_log_set(NULL, NULL, DUET_WARNING);
+    must_equal(nested.rc, -EDEADLK);
+    host_close(&h);
+}
+
 thread_test(a_child_has_no_guest_and_the_parents_goes_on)
 {
     in_child(fork_between_turns, BY_POLL);
@@ -2451,6 +2571,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_turn_aborts_where_the_loop_is_not_attached),
         cmocka_unit_test(attaching_without_descriptors_fails_and_leaks_nothing),
+        cmocka_unit_test(a_guest_whose_completions_overflowed_is_reached_all_the_same),
+        cmocka_unit_test(the_descriptor_is_silent_when_a_guest_has_ended),
+        cmocka_unit_test(a_moment_long_past_comes_at_once),
+        cmocka_unit_test(a_turn_within_a_callback_between_the_turns_is_edeadlk),
         cmocka_unit_test(a_child_has_no_guest_and_the_parents_goes_on),
         cmocka_unit_test(a_loop_is_attached_once),
         cmocka_unit_test(a_loop_that_runs_or_has_run_is_not_attached),

@@ -355,6 +355,26 @@ static duet_result never_run(void *arg)
     return duet_ok();
 }
 
+static int make_and_undo(void *ctx, duet_loop **ret, const duet_loop_config *config)
+{
+    (void)ctx;
+    int rc = duet_loop_open(ret, config);
+    if (rc == 0)
+        rc = duet_loop_close(*ret, SURELY);
+    return rc < 0 ? rc : -EIO; /* and *ret is as it was left */
+}
+
+thread_test(what_a_failing_policy_has_left_behind_is_not_touched)
+{
+    const duet_policy policy = {.make_loop = make_and_undo};
+    duet_loop *loop = NULL;
+    must_equal(duet_policy_set(&policy), 0);
+    log_capture();
+    must_equal(duet_run(never_run, NULL, NULL), -EIO);
+    must_equal(duet_loop_start(&loop, NULL), -EIO);
+    log_release();
+}
+
 thread_test(the_error_of_a_policy_is_that_of_the_run_and_of_the_start)
 {
     static const int errors[] = {-EPERM, -ENOMEM, -EMFILE, -EXDEV};
@@ -795,6 +815,7 @@ int main(void)
         policy_test(a_policy_may_care_for_loops_alone_or_for_pools_alone),
         policy_test(what_there_was_before_stays_as_it_is),
         policy_test(loops_that_a_policy_made_leave_no_descriptor_and_no_thread),
+        policy_test(what_a_failing_policy_has_left_behind_is_not_touched),
         policy_test(the_error_of_a_policy_is_that_of_the_run_and_of_the_start),
         policy_test(without_a_pool_from_the_policy_there_is_no_default_pool_until_it_makes_one),
         policy_test(a_policy_is_set_once_until_it_is_taken_back),
