@@ -79,6 +79,7 @@ struct duet_loop {
     const struct duet__parker
         *outer; /* who runs the loop: it cannot go on before the loop has ended */
     int64_t now_ns; /* the clock at the beginning of this turn */
+    unsigned budget; /* how many more nodes run in this turn */
     duet_result result; /* what the coroutine came to that has just ended */
     struct duet__run_queue ready;
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */

@@ -21,11 +21,45 @@ static struct duet__task *task_of_node(struct duet__node *node)
 
 /* ---- Sleeping and waking ---- */
 
-/* Leaves this coroutine for the scheduler; returns when it runs again, with errno as it was. */
+static void check_stack(const struct duet__stack *stack)
+{
+    duet__check(duet__stack_intact(stack),
+                "a coroutine stays within its stack: give it more by duet_opts.stack_size");
+}
+
+static void resume(struct duet__node *node, void *loop);
+
+/* Whose turn it is next, now ours, if that is a coroutine that only has to go on, and this turn's
+ * budget reaches so far; NULL: the scheduler's. */
+static struct duet__task *next_to_resume(duet_loop *loop)
+{
+    struct duet__node *node = loop->ready.first;
+    if (!node || node->run != resume || loop->budget == 0)
+        return NULL;
+    loop->budget--;
+    return task_of_node(duet__run_queue_pop(&loop->ready));
+}
+
+static inline void becomes_running(duet_loop *loop, struct duet__task *task)
+{
+    duet__here_set(&task->work.parker);
+    duet__store_relaxed(&loop->running, task);
+}
+
+/* Leaves this coroutine for the next, or for the scheduler; returns when it runs again, with errno as
+ * it was. One that hooks are told of returns to who tells them. */
 static void leave(struct duet__task *task)
 {
     int saved_errno = errno;
-    duet__co_switch(&task->stack->co, &task->loop->scheduler);
+    duet_loop *loop = task->loop;
+    struct duet__task *next = duet__is_observed(&task->work.parker) ? NULL : next_to_resume(loop);
+    if (!next) {
+        duet__co_switch(&task->stack->co, &loop->scheduler);
+    } else if (next != task) {
+        check_stack(task->stack);
+        becomes_running(loop, next);
+        duet__co_switch(&task->stack->co, &next->stack->co);
+    }
     errno = saved_errno;
 }
 
@@ -232,12 +266,6 @@ static void task_end(struct duet__task *task, duet_result result)
     duet__work_end(&task->work, result);
 }
 
-static void check_stack(const struct duet__stack *stack)
-{
-    duet__check(duet__stack_intact(stack),
-                "a coroutine stays within its stack: give it more by duet_opts.stack_size");
-}
-
 void duet__task_stack_main(void *arg)
 {
     struct duet__stack *stack = arg;
@@ -284,16 +312,17 @@ static DUET__COLD void tell_step_ended(duet_loop *loop, struct duet__task *task,
         duet__tell(&task->work.parker, DUET__HOOK_PARKED, now_ns, ready_count(loop));
 }
 
-/* Until it waits, stands aside, or has come to its end: then its stack has no work. The task is
- * there in any case: if it sleeps and somebody has woken it already, it is still ours to run. */
-static inline void run_step(duet_loop *loop, struct duet__task *task)
+/* Until it, or another to whom it has given way, waits, stands aside, or has come to its end: then
+ * that one's stack has no work. Returns which it was. It is there in any case: if it sleeps and
+ * somebody has woken it already, it is still ours to run. */
+static inline struct duet__task *run_steps(duet_loop *loop, struct duet__task *task)
 {
-    struct duet__stack *stack = task->stack;
-    duet__here_set(&task->work.parker);
-    duet__store_relaxed(&loop->running, task);
-    duet__co_switch(&loop->scheduler, &stack->co);
+    becomes_running(loop, task);
+    duet__co_switch(&loop->scheduler, &task->stack->co);
     duet__here_set(duet__here_bare());
-    check_stack(stack);
+    task = duet__load_relaxed(&loop->running); /* our own */
+    check_stack(task->stack);
+    return task;
 }
 
 static inline void after_step(duet_loop *loop, struct duet__task *task)
@@ -306,9 +335,7 @@ static inline void after_step(duet_loop *loop, struct duet__task *task)
 
 static void resume(struct duet__node *node, void *loop)
 {
-    struct duet__task *task = task_of_node(node);
-    run_step(loop, task);
-    after_step(loop, task);
+    after_step(loop, run_steps(loop, task_of_node(node)));
 }
 
 /* Likewise, of one that hooks are told of. */
@@ -316,7 +343,7 @@ static void resume_observed(struct duet__node *node, void *loop)
 {
     struct duet__task *task = task_of_node(node);
     tell_step_began(loop, task);
-    run_step(loop, task);
+    run_steps(loop, task); /* one, since it does not give way to others */
     tell_step_ended(loop, task, task->stack->work && !task->passes);
     task->passes = false;
     after_step(loop, task);

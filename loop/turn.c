@@ -54,9 +54,11 @@ static void admit(duet_loop *loop)
 static void run_ready(duet_loop *loop)
 {
     struct duet__node *node;
-    for (int budget = RUN_BUDGET; budget > 0 && (node = duet__run_queue_pop(&loop->ready));
-         budget--)
+    for (loop->budget = RUN_BUDGET;
+         loop->budget > 0 && (node = duet__run_queue_pop(&loop->ready)) != NULL;) {
+        loop->budget--;
         node->run(node, loop);
+    }
 }
 
 static void check_ring(duet_loop *loop, int rc)
