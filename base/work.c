@@ -66,13 +66,12 @@ void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *h
     work->drop = opts ? opts->drop : NULL;
 }
 
-void duet__work_release(struct duet__work *work)
+void duet__work_fini(struct duet__work *work)
 {
     duet_context_unref(work->parker.context);
     duet_context_unref(work->began_in);
     if (duet__is_observed(&work->parker))
         duet__hooks_unref(work->parker.observed->hooks);
-    duet__free(work);
 }
 
 duet_context *duet__work_context(const duet_future *f)

@@ -27,8 +27,8 @@ void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_
 void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *hooks,
                      const struct duet__future_ops *ops, const struct duet__parker_ops *parker_ops,
                      duet_fn *fn, void *arg, const duet_opts *opts);
-/* Once the last reference is gone: lets go of what it held, and frees it. */
-void duet__work_release(struct duet__work *work);
+/* Once the last reference is gone: lets go of what it held; its block is to be freed. */
+void duet__work_fini(struct duet__work *work);
 /* The context in which the work of this future was started, or, if it has settled, which it had
  * last; NULL: the empty one, or it is no work's. */
 duet_context *duet__work_context(const duet_future *f);

@@ -11,7 +11,9 @@
 
 static void job_release(duet_future *f)
 {
-    duet__work_release(&duet__job_of(f)->work);
+    struct duet__job *job = duet__job_of(f);
+    duet__work_fini(&job->work);
+    duet__free(job);
 }
 
 static const char *job_place(const duet_future *f, char *buf, size_t size)
