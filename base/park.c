@@ -155,15 +155,15 @@ static const struct duet__parker_ops bare_parker_ops = {
 static _Thread_local struct duet__parker thread_parker = {.ops = &thread_parker_ops};
 static _Thread_local struct duet__parker bare_parker = {.ops = &bare_parker_ops};
 static _Thread_local struct duet__parker host_parker = {.ops = &bare_parker_ops};
-static _Thread_local struct duet__parker *here; /* NULL: the thread itself */
+_Thread_local struct duet__parker *duet__here_now;
 
 /* Wherever it forked, the child's one thread is a plain one. */
 static void reset(void)
 {
     uint32_t held = thread_parker.held;
     struct duet_context *context =
-        here == &host_parker ? host_parker.context : thread_parker.context;
-    here = NULL;
+        duet__here_now == &host_parker ? host_parker.context : thread_parker.context;
+    duet__here_now = NULL;
     thread_blocking = NULL;
     duet__parker_init(&thread_parker, &thread_parker_ops, NULL, 0);
     thread_parker.held = held;
@@ -171,16 +171,9 @@ static void reset(void)
 }
 DUET__IN_CHILD(reset)
 
-struct duet__parker *duet__here(void)
+struct duet__parker *duet__here_thread(void)
 {
-    return here ? here : &thread_parker;
-}
-
-struct duet__parker *duet__here_set(struct duet__parker *parker)
-{
-    struct duet__parker *before = here;
-    here = parker;
-    return before;
+    return &thread_parker;
 }
 
 struct duet__parker *duet__here_bare(void)

@@ -116,11 +116,26 @@ void duet__thread_wake(struct duet__parker *parker);
 void duet__thread_pass(struct duet__parker *parker);
 int64_t duet__thread_now(struct duet__parker *parker);
 
+/* Who runs here; NULL: the thread itself. */
+extern _Thread_local struct duet__parker *duet__here_now;
+struct duet__parker *duet__here_thread(void);
+
 /* Who runs here: a coroutine's or job's parker while one runs, a bare callback's in between on a
  * loop's thread, else the thread's own. */
-struct duet__parker *duet__here(void);
+static inline struct duet__parker *duet__here(void)
+{
+    struct duet__parker *parker = duet__here_now;
+    return parker ? parker : duet__here_thread();
+}
+
 /* Changes who runs here, for loops and workers; returns who did. NULL is the thread itself. */
-struct duet__parker *duet__here_set(struct duet__parker *parker);
+static inline struct duet__parker *duet__here_set(struct duet__parker *parker)
+{
+    struct duet__parker *before = duet__here_now;
+    duet__here_now = parker;
+    return before;
+}
+
 /* The parker of this thread under which nothing may wait. */
 struct duet__parker *duet__here_bare(void);
 /* Another such one, of the host of a guest loop, between the turns. */

@@ -106,8 +106,6 @@ struct duet_loop {
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };
 
-/* By its thread: runs in this turn or the next; rouses a guest that is asleep. */
-void duet__loop_ready(duet_loop *loop, struct duet__node *node);
 /* Turns until the loop has been stopped and everything has ended. */
 void duet__loop_turn_until_stopped(duet_loop *loop);
 /* One turn, which takes first what the ring has, without a wait at its end. */
@@ -175,4 +173,12 @@ static inline struct duet__node *duet__run_queue_pop(struct duet__run_queue *que
         queue->end = &queue->first;
     queue->count--;
     return node;
+}
+
+/* By its thread: runs in this turn or the next; rouses a guest that is asleep. */
+static inline void duet__loop_ready(duet_loop *loop, struct duet__node *node)
+{
+    duet__run_queue_push(&loop->ready, node);
+    if (__builtin_expect(loop->guest.state == DUET__GUEST_ASLEEP, 0))
+        duet__guest_rouse(loop);
 }

@@ -13,13 +13,6 @@ enum {
     BLOCKS_TRIMMED = 64, /* at each rest, until it has no more */
 };
 
-void duet__loop_ready(duet_loop *loop, struct duet__node *node)
-{
-    duet__run_queue_push(&loop->ready, node);
-    if (__builtin_expect(loop->guest.state == DUET__GUEST_ASLEEP, 0))
-        duet__guest_rouse(loop);
-}
-
 /* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
 static void receive(duet_loop *loop)
 {

@@ -131,10 +131,8 @@ static void guard_stack(struct duet__stacks *stacks, struct duet__stack *stack, 
     stack->guard = stacks->guard;
 }
 
-bool duet__stack_intact(const struct duet__stack *stack)
+bool duet__stack_canary_intact(const struct duet__stack *stack)
 {
-    if (stack->guard != DUET__GUARD_CANARY)
-        return true;
     const uint64_t *words = (const uint64_t *)(const void *)stack->co.low;
     uint64_t changed = 0;
     for (int i = 0; i < CANARY_WORDS; i++)

@@ -56,7 +56,11 @@ void duet__stacks_put(struct duet__stack *stack);
  * there is more to give back. */
 bool duet__stacks_trim(struct duet__stacks *stacks);
 /* False: the work on it has run over its end. */
-bool duet__stack_intact(const struct duet__stack *stack);
+bool duet__stack_canary_intact(const struct duet__stack *stack);
+static inline bool duet__stack_intact(const struct duet__stack *stack)
+{
+    return stack->guard != DUET__GUARD_CANARY || duet__stack_canary_intact(stack);
+}
 /* All stacks must be back. */
 void duet__stacks_fini(struct duet__stacks *stacks);
 
