@@ -238,7 +238,7 @@ static void *block_get(duet_loop *loop)
 static void block_put(const duet_loop *of, struct duet__block *block)
 {
     duet_loop *loop = duet_loop_self();
-    if (!loop || loop != of || loop->block_count >= BLOCKS_MOST) { /* `of` may be gone */
+    if (!loop || loop != of || loop->block_count + 1 > BLOCKS_MOST) { /* `of` may be gone */
         duet__free(block);
         return;
     }
