@@ -9,8 +9,8 @@
  *
  * At one connection a request costs two or three times as much when the scheduler puts the two on
  * two processors, and it changes its mind: `taskset -c 0 bench-net echo-1` is what is steady. */
-#include "load.h"
 #include "net.h"
+#include "load.h"
 #include "measure.h"
 
 #include <linux/perf_event.h>

@@ -1,8 +1,8 @@
 /* Dialling: the addresses of a name are tried one after the other, each a little after the one
  * before, and the first that answers is taken. D. Schinazi, T. Pauly, "Happy Eyeballs Version 2",
  * RFC 8305. */
-#include "alloc.h"
 #include "address.h"
+#include "alloc.h"
 #include "check.h"
 #include "io.h"
 #include "park.h"

@@ -1,8 +1,8 @@
 /* Names: getaddrinfo(3) cannot be interrupted, and may take half a minute. So it runs on a pool of
  * its own, and who waits leaves it behind at the deadline; a look-up that nobody waits for ends by
  * itself. */
-#include "alloc.h"
 #include "address.h"
+#include "alloc.h"
 #include "check.h"
 #include "log.h"
 #include "park.h"

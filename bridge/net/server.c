@@ -1,6 +1,6 @@
 /* A server: one coroutine accepts, each connection has one of its own, all in one group. */
-#include "alloc.h"
 #include "address.h"
+#include "alloc.h"
 #include "check.h"
 #include "future_impl.h"
 #include "log.h"

@@ -1,6 +1,6 @@
 /* A thread's parker, and the claims that end a sleep exactly once. */
-#include "duet_test.h"
 #include "context.h"
+#include "duet_test.h"
 #include "lock.h"
 #include "park.h"
 
