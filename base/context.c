@@ -100,9 +100,9 @@ void duet__call_bare_in(duet_context *context, void (*fn)(void *arg), void *arg)
     struct duet__parker *bare = duet__here_bare(), *before = duet__here_set(bare);
     duet_context *beneath = bare->context;
     uint32_t held = bare->held;
-    bare->context = duet_context_ref(context);
+    bare->context = context ? duet_context_ref(context) : NULL;
     fn(arg);
-    duet_context_unref(bare->context); /* what fn has made of it */
+    duet__context_drop(bare->context); /* what fn has made of it */
     bare->context = beneath;
     duet__parker_rests(bare, held);
     duet__here_set(before);

@@ -1,10 +1,25 @@
 /* Contexts from inside. A context is constant once somebody else can see it, so it is shared by
  * reference; a change makes another. The one of a work or thread is in its parker. */
 #pragma once
+#include "park.h"
+
 #include <duet/context.h>
 
 /* Owned by its references. */
 struct duet_context;
+
+/* As duet_context_ref_here() and duet_context_unref(), in line where there is none, as mostly. */
+static inline duet_context *duet__context_inherit(void)
+{
+    duet_context *context = duet__here()->context;
+    return context ? duet_context_ref(context) : NULL;
+}
+
+static inline void duet__context_drop(duet_context *context)
+{
+    if (context)
+        duet_context_unref(context);
+}
 
 /* Runs a function of the user's as a bare callback, in the context of who runs here; or in another,
  * of which the caller keeps its reference. */

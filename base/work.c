@@ -56,8 +56,8 @@ void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *h
     if (opts && opts->name)
         work->future.name = (const char *)work + size + duet__observed_size(hooks);
     duet__parker_init(&work->parker, parker_ops, &work->future, DUET__PARK_SLEEPING);
-    work->parker.context = duet_context_ref_here();
-    work->began_in = duet_context_ref(work->parker.context);
+    work->parker.context = duet__context_inherit();
+    work->began_in = duet__context_inherit();
     if (observed)
         duet__observe(observed, hooks, &work->future);
     work->parker.observed = observed;
@@ -68,8 +68,8 @@ void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *h
 
 void duet__work_fini(struct duet__work *work)
 {
-    duet_context_unref(work->parker.context);
-    duet_context_unref(work->began_in);
+    duet__context_drop(work->parker.context);
+    duet__context_drop(work->began_in);
     if (duet__is_observed(&work->parker))
         duet__hooks_unref(work->parker.observed->hooks);
 }

@@ -93,7 +93,7 @@ struct soon {
 
 static void soon_free(struct soon *soon)
 {
-    duet_context_unref(soon->context);
+    duet__context_drop(soon->context);
     duet__free(soon);
 }
 
@@ -118,7 +118,7 @@ int duet_call_soon_with(duet_loop *loop, duet_callback *fn, void *arg, duet_call
                           .fn = fn,
                           .drop = drop,
                           .arg = arg,
-                          .context = duet_context_ref_here()};
+                          .context = duet__context_inherit()};
     int rc = duet__hand_over(loop, &soon->node, true, DUET_NOW);
     if (rc < 0)
         soon_free(soon);

@@ -22,7 +22,7 @@ struct then {
 
 static void then_free(struct then *then)
 {
-    duet_context_unref(then->context);
+    duet__context_drop(then->context);
     duet_loop_unref(then->loop);
     duet__free(then);
 }
@@ -78,7 +78,7 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
     then->fn = fn;
     then->arg = arg;
     then->drop = drop;
-    then->context = duet_context_ref_here();
+    then->context = duet__context_inherit();
     bool posted = true;
     if (!settled)
         duet__lock(&f->lock);
