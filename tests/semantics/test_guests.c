@@ -2450,18 +2450,21 @@ static duet_result read_a_number(void *fd)
     return duet_i64(duet_read(*(int *)fd, &number, sizeof number, DUET_NEVER));
 }
 
-static void *write_to_all(void *arg)
-{
-    const int *fds = arg;
-    for (int i = 0; i < MANY; i++)
-        must_equal(eventfd_write(fds[i], 1), 0);
-    return NULL;
-}
-
 struct outside {
     duet_loop *loop;
+    int fds[MANY];
     atomic_bool done;
 };
+
+/* And then comes through the loop's door, when there is no room for the news of that either. */
+static void *write_to_all(void *arg)
+{
+    struct outside *outside = arg;
+    for (int i = 0; i < MANY; i++)
+        must_equal(eventfd_write(outside->fds[i], 1), 0);
+    must_equal(duet_call_soon(outside->loop, do_nothing, NULL), 0);
+    return NULL;
+}
 
 static duet_result sleep_a_little(void *arg)
 {
@@ -2482,28 +2485,29 @@ static void *call_from_outside(void *arg)
 thread_test(a_guest_whose_completions_overflowed_is_reached_all_the_same)
 {
     struct host h;
-    int fds[MANY];
+    struct outside outside = {.done = false};
     duet_future *reads[MANY];
     pthread_t writer, caller;
     host_open_with(&h, BY_POLL, &(duet_loop_config){.ring_entries = 32});
+    outside.loop = h.loop;
     for (int i = 0; i < MANY; i++) {
-        fds[i] = eventfd(0, EFD_CLOEXEC);
-        must(fds[i] >= 0);
-        reads[i] = duet_spawn(read_a_number, &fds[i]);
+        outside.fds[i] = eventfd(0, EFD_CLOEXEC);
+        must(outside.fds[i] >= 0);
+        reads[i] = duet_spawn(read_a_number, &outside.fds[i]);
     }
     host_until_quiet(&h);
-    must_equal(pthread_create(&writer, NULL, write_to_all, fds), 0); /* while nobody turns */
+    must_equal(pthread_create(&writer, NULL, write_to_all, &outside), 0); /* while nobody turns */
     must_equal(pthread_join(writer, NULL), 0);
-    for (int i = 0; i < MANY; i++) {
-        must_equal(duet_as_i64(host_finish(&h, reads[i])), (int64_t)sizeof(uint64_t));
-        close(fds[i]);
-    }
     host_until_quiet(&h);
-    struct outside call = {.loop = h.loop};
-    must_equal(pthread_create(&caller, NULL, call_from_outside, &call), 0);
-    while (!atomic_load(&call.done))
+    must_equal(pthread_create(&caller, NULL, call_from_outside, &outside), 0);
+    while (!atomic_load(&outside.done))
         host_step(&h);
     must_equal(pthread_join(caller, NULL), 0);
+    for (int i = 0; i < MANY; i++) {
+        must(duet_future_settled(reads[i]));
+        must_equal(duet_as_i64(finish(reads[i])), (int64_t)sizeof(uint64_t));
+        close(outside.fds[i]);
+    }
     host_close(&h);
 }
 
