@@ -346,7 +346,6 @@ void duet__loop_started(duet_loop *loop, enum duet__turns how)
 void duet__loop_finish(duet_loop *loop)
 {
     duet__store_relaxed(&loop->turns, DUET__TURNS_NOT);
-    duet__task_trim(loop, 0, SIZE_MAX);
     loop_here = NULL;
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         duet__stacks_fini(&loop->stacks[i]);

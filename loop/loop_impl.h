@@ -100,8 +100,6 @@ struct duet_loop {
     bool told_no_stack;
     bool buried; /* it never ran, and never will: callbacks are dropped */
     struct duet__guest guest;
-    struct duet__block *blocks; /* of plain tasks that have gone, for the next ones */
-    size_t block_count;
     struct duet__spin spin;
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };

@@ -1,4 +1,3 @@
-#include "alloc.h"
 #include "check.h"
 #include "log.h"
 #include "loop_impl.h"
@@ -7,11 +6,6 @@
 
 enum {
     JOINS_A_TURN = 256,
-#ifdef DUET__ASAN
-    BLOCKS_MOST = 0,
-#else
-    BLOCKS_MOST = 4096,
-#endif
 };
 
 static struct duet__task *task_of_parker(struct duet__parker *parker)
@@ -217,55 +211,10 @@ int duet_yield(void)
 
 /* ---- The future's side ---- */
 
-/* Blocks of tasks go back and forth between coroutines that end and others that start; the general
- * allocator is slower, and gives the memory of a burst back to the kernel each time. So a loop keeps
- * some of its own; all plain ones are alike, be they of this loop or of one that was at its place.
- * AddressSanitizer had better see each. */
-struct duet__block {
-    struct duet__block *next;
-};
-
-static void *block_get(duet_loop *loop)
-{
-    struct duet__block *block = duet_loop_self() == loop ? loop->blocks : NULL;
-    if (!block)
-        return duet__alloc(sizeof(struct duet__task));
-    loop->blocks = block->next;
-    loop->block_count--;
-    return block;
-}
-
-static void block_put(const duet_loop *of, struct duet__block *block)
-{
-    duet_loop *loop = duet_loop_self();
-    if (!loop || loop != of || loop->block_count + 1 > BLOCKS_MOST) { /* `of` may be gone */
-        duet__free(block);
-        return;
-    }
-    block->next = loop->blocks;
-    loop->blocks = block;
-    loop->block_count++;
-}
-
-bool duet__task_trim(duet_loop *loop, size_t keep, size_t most)
-{
-    for (; most > 0 && loop->block_count > keep; most--) {
-        struct duet__block *block = loop->blocks;
-        loop->blocks = block->next;
-        loop->block_count--;
-        duet__free(block);
-    }
-    return loop->block_count > keep;
-}
-
 static void task_release(duet_future *f)
 {
-    struct duet__task *task = duet__container(f, struct duet__task, work.future);
-    duet__work_fini(&task->work);
-    if (task->is_plain)
-        block_put(task->loop, (void *)task);
-    else
-        duet__free(task);
+    duet__work_fini(duet__container(f, struct duet__work, future));
+    duet__future_free(f);
 }
 
 /* One that has not started will; one that has settles when its function returns. */
@@ -453,16 +402,13 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
                                    void *arg, const duet_opts *opts)
 {
     struct duet__hooks *hooks = duet__is_foreign(loop->process) ? NULL : loop->hooks;
-    bool is_plain = !hooks && !(opts && opts->name);
-    struct duet__task *task =
-        is_plain ? block_get(loop) : duet__work_alloc(sizeof *task, hooks, opts);
+    struct duet__task *task = duet__work_alloc(sizeof *task, hooks, opts);
     if (!task)
         return NULL;
     duet__work_init(&task->work, sizeof *task, hooks, ops, &task_parker_ops, fn, arg, opts);
     task->node.counted = false;
     task->timer.place = 0;
     task->loop = loop;
-    task->is_plain = is_plain;
     task->started = task->passes = false;
     duet__store_relaxed(&task->since_ns, 0);
     task->stack = NULL;

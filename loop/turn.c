@@ -1,4 +1,5 @@
 /* The turn: receive → expire → admit → run → complete or rest. */
+#include "block.h"
 #include "check.h"
 #include "log.h"
 #include "loop_impl.h"
@@ -9,8 +10,6 @@ enum {
     RUN_BUDGET = 64, /* nodes run in a turn, before timers and I/O are looked at again */
     ADMIT_BUDGET = 64, /* submissions admitted in a turn, so that a flood starves nobody */
     TRIM_EVERY_NS = 10000000,
-    BLOCKS_KEPT = 256, /* of tasks, by a loop that rests */
-    BLOCKS_TRIMMED = 64, /* at each rest, until it has no more */
 };
 
 /* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
@@ -145,7 +144,7 @@ int64_t duet__loop_begin_rest(duet_loop *loop)
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         if (loop->stacks[i].warm_count > 0)
             more_to_trim |= duet__stacks_trim(&loop->stacks[i]);
-    more_to_trim |= duet__task_trim(loop, BLOCKS_KEPT, BLOCKS_TRIMMED);
+    more_to_trim |= duet__blocks_trim();
     if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
         by_ns = loop->now_ns + TRIM_EVERY_NS;
     return by_ns;
