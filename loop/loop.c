@@ -265,15 +265,19 @@ duet_loop *duet_loop_ref(duet_loop *loop)
     return loop;
 }
 
-void duet_loop_unref(duet_loop *loop)
+void duet__loop_gone(duet_loop *loop)
 {
-    if (!loop || duet__is_foreign(loop->process) || !duet__port_unref(loop->port))
-        return;
     unlist_loop(loop);
     if (loop->has_thread) /* let go of without a close: nobody will join it */
         pthread_detach(loop->thread);
     duet__port_free(loop->port);
     loop_free(loop);
+}
+
+void duet_loop_unref(duet_loop *loop)
+{
+    if (loop && !duet__is_foreign(loop->process) && duet__port_unref(loop->port))
+        duet__loop_gone(loop);
 }
 
 /* ---- Running ---- */

@@ -104,6 +104,8 @@ struct duet_loop {
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };
 
+/* By who has let go of what last kept its port alive: frees it. */
+void duet__loop_gone(duet_loop *loop);
 /* Turns until the loop has been stopped and everything has ended. */
 void duet__loop_turn_until_stopped(duet_loop *loop);
 /* One turn, which takes first what the ring has, without a wait at its end. */
