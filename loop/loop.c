@@ -22,11 +22,11 @@ enum {
     REPORT_WAIT_MS = 200,
 };
 
-static _Thread_local duet_loop *loop_here;
+_Thread_local duet_loop *duet__loop_here;
 
 duet_loop *duet_loop_self(void)
 {
-    return loop_here;
+    return duet__loop_here;
 }
 
 /* ---- Configuration ---- */
@@ -79,7 +79,7 @@ static void reset(void)
 {
     duet__store_relaxed(&all_lock.word, 0);
     duet__list_init(&all);
-    loop_here = NULL;
+    duet__loop_here = NULL;
 }
 DUET__IN_CHILD(reset)
 
@@ -316,7 +316,7 @@ int duet__loop_take(duet_loop *loop, const char *function)
         return duet__bad_argument(function, "loop is NULL");
     if (duet__is_foreign(loop->process))
         return -EOWNERDEAD;
-    if (loop_here)
+    if (duet__loop_here)
         return -EDEADLK;
     if (!claim(loop))
         return -EALREADY;
@@ -337,7 +337,8 @@ int duet__loop_begin(duet_loop *loop, int event_fd)
     duet__ring_watch(&loop->ring, duet__port_fd(loop->port));
     duet__co_adopt(&loop->scheduler);
     spin_init(loop);
-    loop_here = loop;
+    loop->errno_here = &errno;
+    duet__loop_here = loop;
     return 0;
 }
 
@@ -350,7 +351,7 @@ void duet__loop_started(duet_loop *loop, enum duet__turns how)
 void duet__loop_finish(duet_loop *loop)
 {
     duet__store_relaxed(&loop->turns, DUET__TURNS_NOT);
-    loop_here = NULL;
+    duet__loop_here = NULL;
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         duet__stacks_fini(&loop->stacks[i]);
     duet__co_release();
@@ -552,7 +553,7 @@ static int may_await(const char *function, duet_loop *loop)
         return duet__bad_argument(function, "loop is NULL");
     if (duet__is_foreign(loop->process))
         return -EOWNERDEAD;
-    if (loop_here == loop ||
+    if (duet__loop_here == loop ||
         (!duet__here()->ops->may_wait && is_claimed(loop) && !duet__future_is_settled(&loop->end)))
         return -EDEADLK;
     return 0;

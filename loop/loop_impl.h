@@ -44,10 +44,11 @@ struct duet__guest {
     int64_t armed_ns; /* what the timer is set to; DUET__NEVER: nothing */
 };
 
-/* A queue of nodes, first in, first out; the loop's thread alone. */
+/* A queue of nodes, first in, first out; the loop's thread alone. Two counters, so that a push does
+ * not wait for the pop before it. */
 struct duet__run_queue {
     struct duet__node *first, **end;
-    size_t count;
+    size_t pushed, popped;
 };
 
 /* Owned by its references, which are counted in the port; the last one frees it. */
@@ -76,6 +77,7 @@ struct duet_loop {
     /* The loop's thread, or whoever claimed it: */
     struct duet__ring ring;
     struct duet__co scheduler; /* the thread's own stack */
+    int *errno_here; /* the thread's errno */
     const struct duet__parker
         *outer; /* who runs the loop: it cannot go on before the loop has ended */
     int64_t now_ns; /* the clock at the beginning of this turn */
@@ -103,6 +105,9 @@ struct duet_loop {
     struct duet__spin spin;
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };
+
+/* The loop that runs on this thread; NULL: none. */
+extern _Thread_local duet_loop *duet__loop_here;
 
 /* By who has let go of what last kept its port alive: frees it. */
 void duet__loop_gone(duet_loop *loop);
@@ -152,7 +157,12 @@ static inline void duet__run_queue_init(struct duet__run_queue *queue)
 {
     queue->first = NULL;
     queue->end = &queue->first;
-    queue->count = 0;
+    queue->pushed = queue->popped = 0;
+}
+
+static inline size_t duet__run_queue_count(const struct duet__run_queue *queue)
+{
+    return queue->pushed - queue->popped;
 }
 
 static inline void duet__run_queue_push(struct duet__run_queue *queue, struct duet__node *node)
@@ -160,7 +170,7 @@ static inline void duet__run_queue_push(struct duet__run_queue *queue, struct du
     node->next = NULL;
     *queue->end = node;
     queue->end = &node->next;
-    queue->count++;
+    queue->pushed++;
 }
 
 static inline struct duet__node *duet__run_queue_pop(struct duet__run_queue *queue)
@@ -171,7 +181,7 @@ static inline struct duet__node *duet__run_queue_pop(struct duet__run_queue *que
     queue->first = node->next;
     if (!queue->first)
         queue->end = &queue->first;
-    queue->count--;
+    queue->popped++;
     return node;
 }
 

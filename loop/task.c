@@ -47,19 +47,21 @@ static inline void becomes_running(duet_loop *loop, struct duet__task *task)
 
 /* Leaves this coroutine for the next, or for the scheduler; returns when it runs again, with errno as
  * it was. One that hooks are told of returns to who tells them. */
-static void leave(struct duet__task *task)
+static inline void leave(struct duet__task *task)
 {
-    int saved_errno = errno;
-    duet_loop *loop = task->loop;
+    duet_loop *loop = duet__loop_here; /* its own; known before the task is */
+    int saved_errno = *loop->errno_here;
     struct duet__task *next = duet__is_observed(&task->work.parker) ? NULL : next_to_resume(loop);
-    if (!next) {
-        duet__co_switch(&task->stack->co, &loop->scheduler);
-    } else if (next != task) {
+    if (next == task)
+        return;
+    struct duet__co *to = &loop->scheduler;
+    if (next) {
         check_stack(task->stack);
         becomes_running(loop, next);
-        duet__co_switch(&task->stack->co, &next->stack->co);
+        to = &next->stack->co;
     }
-    errno = saved_errno;
+    duet__co_switch(&task->stack->co, to);
+    *loop->errno_here = saved_errno;
 }
 
 /* By the loop, of a coroutine that sleeps without a deadline: its timer is free to look again. */
@@ -128,7 +130,7 @@ int64_t duet__loop_next_join_ns(const duet_loop *loop)
 static void task_wake(struct duet__parker *parker)
 {
     struct duet__task *task = task_of_parker(parker);
-    if (duet_loop_self() == task->loop) {
+    if (duet__loop_here == task->loop) {
         duet__loop_ready(task->loop, &task->node);
         return;
     }
@@ -160,7 +162,7 @@ static void task_pass(struct duet__parker *parker)
     struct duet__task *task = task_of_parker(parker);
     if (duet__is_observed(parker))
         note_pass(task);
-    duet__loop_ready(task->loop, &task->node);
+    duet__loop_ready(duet__loop_here, &task->node);
     leave(task);
 }
 
@@ -296,7 +298,7 @@ static void coroutine_end(duet_loop *loop, struct duet__task *task)
 
 static size_t ready_count(const duet_loop *loop)
 {
-    return loop->ready.count + loop->arrivals.count;
+    return duet__run_queue_count(&loop->ready) + duet__run_queue_count(&loop->arrivals);
 }
 
 static DUET__COLD void tell_step_began(duet_loop *loop, struct duet__task *task)
@@ -420,7 +422,7 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
 /* To the hooks, before anybody else knows it. */
 static DUET__COLD void tell_spawned(duet_loop *loop, struct duet__task *task)
 {
-    size_t queued = duet_loop_self() == loop ? ready_count(loop) : duet__port_waiting(loop->port);
+    size_t queued = duet__loop_here == loop ? ready_count(loop) : duet__port_waiting(loop->port);
     duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, task->work.parker.observed->spawned_ns,
                queued);
 }
@@ -510,7 +512,7 @@ struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_ca
 
 duet_future *duet_spawn_with(duet_fn *fn, void *arg, const duet_opts *opts)
 {
-    duet_loop *loop = duet_loop_self();
+    duet_loop *loop = duet__loop_here;
     const char *why = NULL;
     duet__check(loop != NULL,
                 "duet_spawn() runs on a loop's thread; from others use duet_submit()");

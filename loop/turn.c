@@ -78,7 +78,7 @@ static bool something_came(void *arg)
 /* Could only other threads give it anything to do? */
 static bool only_others_could(const duet_loop *loop)
 {
-    return loop->live_count == loop->joined && loop->ready.count == 0 && loop->arrivals.count == 0;
+    return loop->live_count == loop->joined && !loop->ready.first && !loop->arrivals.first;
 }
 
 /* Odd from after its mark that it sleeps until before it takes anything. Whoever reads it, in a
@@ -180,7 +180,7 @@ void duet__loop_turn_until_stopped(duet_loop *loop)
 {
     for (;;) {
         turn(loop);
-        if (loop->ready.count == 0 && loop->arrivals.count == 0) {
+        if (!loop->ready.first && !loop->arrivals.first) {
             if (duet__loop_try_end(loop))
                 return;
             rest(loop);
@@ -197,7 +197,7 @@ void duet__loop_turn_once(duet_loop *loop)
 
 bool duet__loop_has_more(duet_loop *loop)
 {
-    return loop->ready.count > 0 || loop->arrivals.count > 0 || something_came(loop);
+    return loop->ready.first || loop->arrivals.first || something_came(loop);
 }
 
 void duet__loop_bury(duet_loop *loop)
@@ -206,7 +206,7 @@ void duet__loop_bury(duet_loop *loop)
     do {
         receive(loop);
         admit(loop);
-        while (loop->ready.count > 0)
+        while (loop->ready.first)
             run_ready(loop);
-    } while (loop->arrivals.count > 0 || !duet__port_close(loop->port));
+    } while (loop->arrivals.first || !duet__port_close(loop->port));
 }
