@@ -155,11 +155,11 @@ static void stacks_init(duet_loop *loop)
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         duet__stacks_init(&loop->stacks[i], (size_t)1 << (DUET__STACK_CLASS_LEAST + i),
                           duet__task_stack_main, &stacks_ops, loop);
+    loop->usual_stacks = duet__loop_stacks(loop, loop->config.stack_size);
 }
 
-struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size)
+struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t size)
 {
-    size_t size = stack_size ? stack_size : loop->config.stack_size;
     int i = 0;
 #if defined(DUET__ASAN) || defined(DUET__TSAN)
     i = 17 - DUET__STACK_CLASS_LEAST; /* frames are larger: no less than 128 KiB */
@@ -246,6 +246,7 @@ int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
     duet__run_queue_init(&loop->arrivals);
     duet__list_init(&loop->live);
     stacks_init(loop);
+    duet__glance_init(&loop->running);
     list_loop(loop);
     *ret = loop;
     return 0;
@@ -502,11 +503,10 @@ static void list_stuck(duet_loop *loop, duet_receipt *receipt)
 {
     static const char runs_on[] = "nothing: it runs on, and its loop does not turn";
     char place[64];
-    duet__lock(&loop->running_lock);
-    struct duet__task *task = duet__load_relaxed(&loop->running); /* it cannot end meanwhile */
+    struct duet__task *task = duet__glance_begin(&loop->running); /* it cannot end meanwhile */
     if (task)
         duet_future_ref(&task->work.future);
-    duet__unlock(&loop->running_lock);
+    duet__glance_end(&loop->running);
     if (task) {
         list_task(loop, task, runs_on, receipt);
         duet_future_unref(&task->work.future);

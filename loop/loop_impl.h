@@ -2,6 +2,7 @@
 #pragma once
 #include "co/stack.h"
 #include "future_impl.h"
+#include "glance.h"
 #include "heap.h"
 #include "port.h"
 #include "ring.h"
@@ -69,10 +70,8 @@ struct duet_loop {
     pthread_t thread; /* joined by close; see has_thread */
     bool has_thread; /* set before anybody else knows the loop, cleared by who joins */
 
-    /* The coroutine that runs at this moment, for a closer to name it from outside. Relaxed; the
-     * lock is taken to read it and when a coroutine ends, so what is read cannot go meanwhile. */
-    struct duet__lock running_lock;
-    _Atomic(struct duet__task *) running;
+    /* The task that runs at this moment, for a closer to name it from outside. */
+    struct duet__glance running;
 
     /* The loop's thread, or whoever claimed it: */
     struct duet__ring ring;
@@ -103,6 +102,7 @@ struct duet_loop {
     bool buried; /* it never ran, and never will: callbacks are dropped */
     struct duet__guest guest;
     struct duet__spin spin;
+    struct duet__stacks *usual_stacks; /* of those that do not say otherwise */
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };
 
@@ -151,7 +151,7 @@ void duet__loop_drain(duet_loop *loop);
 int duet__loop_await_end(duet_loop *loop, duet_deadline by);
 int duet__loop_list_left(duet_loop *loop, duet_receipt *receipt);
 /* The stacks for coroutines of this size. */
-struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size);
+struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t size);
 
 static inline void duet__run_queue_init(struct duet__run_queue *queue)
 {

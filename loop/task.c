@@ -42,7 +42,7 @@ static struct duet__task *next_to_resume(duet_loop *loop)
 static inline void becomes_running(duet_loop *loop, struct duet__task *task)
 {
     duet__here_set(&task->work.parker);
-    duet__store_relaxed(&loop->running, task);
+    duet__glance_show(&loop->running, task);
 }
 
 /* Leaves this coroutine for the next, or for the scheduler; returns when it runs again, with errno as
@@ -288,9 +288,7 @@ static void coroutine_end(duet_loop *loop, struct duet__task *task)
 {
     struct duet__stack *stack = task->stack;
     stack->co.name = NULL;
-    duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
-    duet__store_relaxed(&loop->running, NULL);
-    duet__unlock(&loop->running_lock);
+    duet__glance_hide(&loop->running); /* whoever names it from outside has finished */
     loop->coroutine_count--;
     duet__stacks_put(stack);
     task_end(task, loop->result);
@@ -322,7 +320,7 @@ static inline struct duet__task *run_steps(duet_loop *loop, struct duet__task *t
     becomes_running(loop, task);
     duet__co_switch(&loop->scheduler, &task->stack->co);
     duet__here_set(duet__here_bare());
-    task = duet__load_relaxed(&loop->running); /* our own */
+    task = duet__glance_own(&loop->running);
     check_stack(task->stack);
     return task;
 }
@@ -330,7 +328,7 @@ static inline struct duet__task *run_steps(duet_loop *loop, struct duet__task *t
 static inline void after_step(duet_loop *loop, struct duet__task *task)
 {
     if (task->stack->work)
-        duet__store_relaxed(&loop->running, NULL);
+        duet__glance_show(&loop->running, NULL);
     else
         coroutine_end(loop, task);
 }
@@ -363,7 +361,8 @@ static int take_stack(duet_loop *loop, struct duet__task *task)
 {
     if (loop->config.coroutines_max && loop->coroutine_count >= loop->config.coroutines_max)
         return -EAGAIN;
-    task->stack = duet__stacks_get(duet__loop_stacks(loop, task->stack_size));
+    task->stack = duet__stacks_get(task->stack_size ? duet__loop_stacks(loop, task->stack_size)
+                                                    : loop->usual_stacks);
     if (task->stack) {
         loop->coroutine_count++;
         return 0;
