@@ -12,24 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const duet_opts *opts,
-                       uint32_t refs)
-{
-    /* Nobody else can see it yet. */
-    duet__store_relaxed(&f->word, DUET__FUTURE_REFERENCE * (uint64_t)refs);
-    duet__store_relaxed(&f->lock.word, 0);
-    f->process = duet__process;
-    f->result = duet_ok();
-    f->ops = ops;
-    f->drop_result = opts ? opts->drop_result : NULL;
-    f->name = NULL;
-    duet__list_init(&f->waiters);
-    f->member.link.next = NULL;
-    duet__store_relaxed(&f->member.group, NULL);
-    duet__store_relaxed(&f->id, 0);
-    f->settler_holds = false;
-}
-
 duet_future *duet__future_alloc(size_t size, const duet_opts *opts)
 {
     size_t name_size = opts && opts->name ? strlen(opts->name) + 1 : 0;
@@ -148,6 +130,11 @@ void duet_future_unref(duet_future *f)
 {
     if (!f)
         return;
+    if (duet__future_is_only_ours(f)) { /* nobody else can change it */
+        duet__store_relaxed(&f->word, duet__load_relaxed(&f->word) - DUET__FUTURE_REFERENCE);
+        last_unref(f);
+        return;
+    }
     bool may_strand = f->settler_holds && !duet__is_foreign(f->process);
     /* Releases what this owner did to the future; the last one acquires what all did. */
     uint64_t before = duet__sub_acq_rel(&f->word, DUET__FUTURE_REFERENCE);

@@ -68,8 +68,23 @@ struct duet_future {
         shelf; /* where its block of memory goes (block.h); of one that has a block of its own */
 };
 
-void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const duet_opts *opts,
-                       uint32_t refs);
+static inline void duet__future_init(duet_future *f, const struct duet__future_ops *ops,
+                                     const duet_opts *opts, uint32_t refs)
+{
+    /* Nobody else can see it yet. */
+    duet__store_relaxed(&f->word, DUET__FUTURE_REFERENCE * (uint64_t)refs);
+    duet__store_relaxed(&f->lock.word, 0);
+    f->process = duet__process;
+    f->result = duet_ok();
+    f->ops = ops;
+    f->drop_result = opts ? opts->drop_result : NULL;
+    f->name = NULL;
+    duet__list_init(&f->waiters);
+    f->member.link.next = NULL;
+    duet__store_relaxed(&f->member.group, NULL);
+    duet__store_relaxed(&f->id, 0);
+    f->settler_holds = false;
+}
 /* True: this call settled it. Fires its waiters in order, then its group. The caller holds a
  * reference. */
 bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state);
@@ -113,6 +128,15 @@ static inline bool duet__future_was_refused(const duet_future *f)
 {
     /* Stored together with SETTLED: by this thread, or by the loop, which can refuse it later. */
     return duet__load_relaxed((_Atomic uint64_t *)&f->word) & DUET__FUTURE_REFUSED;
+}
+
+/* By who has a reference: is it the only one? Only who has one makes another, so it stays so. */
+static inline bool duet__future_is_only_ours(duet_future *f)
+{
+    /* Acquires what all others did before they let go. Pairs with the release in
+     * duet_future_unref() and duet__future_finish(), whose changes are one sequence. */
+    uint64_t word = duet__load_acquire(&f->word);
+    return word / DUET__FUTURE_REFERENCE == 1;
 }
 
 static inline bool duet__future_is_settled(const duet_future *f)

@@ -14,21 +14,6 @@ enum {
     STREAK_MAX = 64
 };
 
-void duet__parker_init(struct duet__parker *parker, const struct duet__parker_ops *ops,
-                       struct duet_future *work, uint32_t word)
-{
-    duet__store_relaxed(&parker->word, word); /* published by whatever hands the work over */
-    parker->shields = 0;
-    parker->streak = 0;
-    parker->held = 0;
-    parker->ops = ops;
-    parker->work = work;
-    parker->outer = NULL;
-    parker->wait = parker->joined = NULL;
-    parker->context = NULL;
-    parker->observed = NULL;
-}
-
 /* ---- A thread sleeps ---- */
 
 struct look {
@@ -290,18 +275,6 @@ void duet__park_stuck(struct duet__parker *parker)
     } while (!duet__cas_acq_rel(&parker->word, &word, next));
     if (word & DUET__PARK_SLEEPING)
         parker->ops->wake(parker); /* alive: it cannot leave the graph before us */
-}
-
-bool duet__park_claim(struct duet__parker *parker)
-{
-    uint32_t word = duet__load_relaxed(&parker->word), next;
-    do {
-        if (!(word & DUET__PARK_SLEEPING))
-            return false;
-        next = word & ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED);
-        /* Acquires what the sleeper wrote. Pairs with the release that made it sleep. */
-    } while (!duet__cas_acq_rel(&parker->word, &word, next));
-    return true;
 }
 
 /* ---- Waits ---- */

@@ -92,8 +92,21 @@ static inline bool duet__is_observed(const struct duet__parker *parker)
 
 /* Sets up a parker in `word`: 0, or SLEEPING for work that is born asleep (queued, or a callback at
  * a moment). */
-void duet__parker_init(struct duet__parker *parker, const struct duet__parker_ops *ops,
-                       struct duet_future *work, uint32_t word);
+static inline void duet__parker_init(struct duet__parker *parker,
+                                     const struct duet__parker_ops *ops, struct duet_future *work,
+                                     uint32_t word)
+{
+    duet__store_relaxed(&parker->word, word); /* published by whatever hands the work over */
+    parker->shields = 0;
+    parker->streak = 0;
+    parker->held = 0;
+    parker->ops = ops;
+    parker->work = work;
+    parker->outer = NULL;
+    parker->wait = parker->joined = NULL;
+    parker->context = NULL;
+    parker->observed = NULL;
+}
 
 /* By the owner, when a function has returned: it holds as many mutexes as before, else the program
  * aborts. */
@@ -157,7 +170,17 @@ void duet__unpark(struct duet__parker *parker);
 void duet__park_cancel(struct duet__parker *parker);
 /* By any thread that may end this sleep for a reason of its own (an expired deadline, a worker that
  * starts a queued job): true: the wake-up is the caller's now. */
-bool duet__park_claim(struct duet__parker *parker);
+static inline bool duet__park_claim(struct duet__parker *parker)
+{
+    uint32_t word = duet__load_relaxed(&parker->word), next;
+    do {
+        if (!(word & DUET__PARK_SLEEPING))
+            return false;
+        next = word & ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED);
+        /* Acquires what the sleeper wrote. Pairs with the release that made it sleep. */
+    } while (!duet__cas_acq_rel(&parker->word, &word, next));
+    return true;
+}
 
 /* How a call that the user sees ends: passes rc on, and if that is -ECANCELED, whoever runs here
  * has heard of its cancellation. */

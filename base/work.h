@@ -28,6 +28,17 @@ void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_
 void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *hooks,
                      const struct duet__future_ops *ops, const struct duet__parker_ops *parker_ops,
                      duet_fn *fn, void *arg, const duet_opts *opts);
+/* By who starts it, of one that is asleep, unless somebody has cancelled it: true, it is the caller's
+ * to run. */
+static inline bool duet__work_claim(struct duet__work *work)
+{
+    if (!duet__future_is_only_ours(&work->future))
+        return duet__park_claim(&work->parker);
+    /* Nobody has a handle to cancel it by. */
+    uint32_t word = duet__load_relaxed(&work->parker.word);
+    duet__store_relaxed(&work->parker.word, word & ~(uint32_t)DUET__PARK_SLEEPING);
+    return word & DUET__PARK_SLEEPING;
+}
 /* Once the last reference is gone: lets go of what it held; its block is to be freed. */
 void duet__work_fini(struct duet__work *work);
 /* The context in which the work of this future was started, or, if it has settled, which it had

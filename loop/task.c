@@ -380,7 +380,7 @@ static void start(struct duet__node *node, void *consumer)
 {
     duet_loop *loop = consumer;
     struct duet__task *task = task_of_node(node);
-    if (!duet__park_claim(&task->work.parker)) { /* cancelled, and settled by its canceller */
+    if (!duet__work_claim(&task->work)) { /* cancelled, and settled by its canceller */
         duet_future_unref(&task->work.future);
         return;
     }
