@@ -1,6 +1,6 @@
-/* The client: plain epoll, one request outstanding on each connection. */
+/* The client of bench-loops: plain epoll, one request outstanding on each connection. */
+#include "echo_client.h"
 #include "measure.h"
-#include "net.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -13,7 +13,7 @@
 enum {
     EVENTS = 256,
     LATENCIES_MOST = 1 << 20, /* of one round; more are left out */
-    ANSWER_MOST = 512,
+    ECHOED = 64,
     HANGS_MS = 10000,
 };
 
@@ -23,28 +23,26 @@ struct peer {
     int64_t sent_ns;
 };
 
-struct net_client {
-    enum net_work work;
+struct echo_client {
     int port, epoll_fd;
     unsigned count;
-    struct peer *peers; /* of those that ask */
-    unsigned idle_count;
-    int *idle;
+    struct peer *peers;
 };
+
+static const char request[] = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789ABCDEF";
+_Static_assert(sizeof request - 1 == ECHOED, "so many bytes");
 
 /* ---- Connecting ---- */
 
-static void exchange(enum net_work work, int fd)
+static void exchange(int fd)
 {
-    const struct net_text *request = &net_requests[work], *answer = &net_answers[work];
-    char bytes[ANSWER_MOST];
-    need(send(fd, request->bytes, request->count, MSG_NOSIGNAL) == (ssize_t)request->count, "send");
-    need(recv(fd, bytes, answer->count, MSG_WAITALL) == (ssize_t)answer->count &&
-             memcmp(bytes, answer->bytes, answer->count) == 0,
+    char bytes[ECHOED];
+    need(send(fd, request, ECHOED, MSG_NOSIGNAL) == ECHOED, "send");
+    need(recv(fd, bytes, ECHOED, MSG_WAITALL) == ECHOED && memcmp(bytes, request, ECHOED) == 0,
          "the first answer is right");
 }
 
-static int connect_one(const struct net_client *client)
+static int connect_one(const struct echo_client *client)
 {
     const struct sockaddr_in address = {.sin_family = AF_INET,
                                         .sin_addr = {htonl(INADDR_LOOPBACK)},
@@ -58,19 +56,18 @@ static int connect_one(const struct net_client *client)
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     need(connect(fd, (const struct sockaddr *)&address, sizeof address) == 0, "connect");
-    exchange(client->work, fd);
+    exchange(fd);
     return fd;
 }
 
-struct net_client *net_connect(enum net_work work, int port, unsigned connections)
+struct echo_client *echo_connect(int port, unsigned connections)
 {
-    struct net_client *client = calloc(1, sizeof *client);
+    struct echo_client *client = calloc(1, sizeof *client);
     need(client != NULL, "calloc");
-    *client = (struct net_client){.work = work,
-                                  .port = port,
-                                  .epoll_fd = epoll_create1(EPOLL_CLOEXEC),
-                                  .count = connections,
-                                  .peers = calloc(connections, sizeof *client->peers)};
+    *client = (struct echo_client){.port = port,
+                                   .epoll_fd = epoll_create1(EPOLL_CLOEXEC),
+                                   .count = connections,
+                                   .peers = calloc(connections, sizeof *client->peers)};
     need(client->peers != NULL && client->epoll_fd >= 0, "calloc, epoll_create1");
     for (unsigned i = 0; i < connections; i++) {
         struct epoll_event event = {EPOLLIN | EPOLLET, {.ptr = &client->peers[i]}};
@@ -81,22 +78,11 @@ struct net_client *net_connect(enum net_work work, int port, unsigned connection
     return client;
 }
 
-void net_connect_more(struct net_client *client, unsigned more)
-{
-    client->idle = reallocarray(client->idle, client->idle_count + more, sizeof *client->idle);
-    need(client->idle != NULL, "reallocarray");
-    while (more-- > 0)
-        client->idle[client->idle_count++] = connect_one(client);
-}
-
-void net_disconnect(struct net_client *client)
+void echo_disconnect(struct echo_client *client)
 {
     for (unsigned i = 0; i < client->count; i++)
         close(client->peers[i].fd);
-    for (unsigned i = 0; i < client->idle_count; i++)
-        close(client->idle[i]);
     close(client->epoll_fd);
-    free(client->idle);
     free(client->peers);
     free(client);
 }
@@ -105,7 +91,7 @@ void net_disconnect(struct net_client *client)
 
 /* One round. */
 struct asking {
-    struct net_client *client;
+    struct echo_client *client;
     unsigned outstanding;
     bool counts; /* the warm-up is over */
     bool ends; /* no more are sent */
@@ -124,26 +110,23 @@ static int64_t clock_ns(clockid_t clock)
 
 static void ask(struct asking *asking, struct peer *peer, int64_t now_ns)
 {
-    const struct net_text *request = &net_requests[asking->client->work];
     peer->sent_ns = now_ns;
     peer->got = 0;
     asking->outstanding++;
-    need(send(peer->fd, request->bytes, request->count, MSG_NOSIGNAL | MSG_DONTWAIT) ==
-             (ssize_t)request->count,
-         "send");
+    need(send(peer->fd, request, ECHOED, MSG_NOSIGNAL | MSG_DONTWAIT) == ECHOED, "send");
 }
 
 static void hear(struct asking *asking, struct peer *peer)
 {
-    char bytes[ANSWER_MOST];
+    char bytes[ECHOED + 1];
     ssize_t n = recv(peer->fd, bytes, sizeof bytes, MSG_DONTWAIT);
     if (n < 0 && errno == EAGAIN)
         return;
     need(n > 0, "the server stays");
     peer->got += (size_t)n;
-    if (peer->got < net_answers[asking->client->work].count)
+    if (peer->got < ECHOED)
         return;
-    need(peer->got == net_answers[asking->client->work].count, "an answer ends where it should");
+    need(peer->got == ECHOED, "an answer ends where it should");
     asking->last_ns = measure_now_ns();
     asking->outstanding--;
     if (asking->counts && asking->answered < LATENCIES_MOST)
@@ -169,7 +152,7 @@ static void turn_until(struct asking *asking, int64_t ns)
     while (asking->last_ns < ns);
 }
 
-struct net_round net_ask(struct net_client *client, clockid_t cpu, int64_t warm_ns, int64_t ns)
+struct echo_round echo_ask(struct echo_client *client, clockid_t cpu, int64_t warm_ns, int64_t ns)
 {
     struct asking asking = {.client = client, .last_ns = measure_now_ns()};
     for (unsigned i = 0; i < client->count; i++)
@@ -188,9 +171,9 @@ struct net_round net_ask(struct net_client *client, clockid_t cpu, int64_t warm_
     while (asking.outstanding > 0)
         turn(&asking);
     size_t known = (size_t)requests < LATENCIES_MOST ? (size_t)requests : LATENCIES_MOST;
-    return (struct net_round){.requests = requests,
-                              .s = s,
-                              .cpu_us = cpu_ns / requests / 1000,
-                              .p50_us = quantile(latencies_us, known, 0.5),
-                              .p99_us = quantile(latencies_us, known, 0.99)};
+    return (struct echo_round){.requests = requests,
+                               .s = s,
+                               .cpu_us = cpu_ns / requests / 1000,
+                               .p50_us = quantile(latencies_us, known, 0.5),
+                               .p99_us = quantile(latencies_us, known, 0.99)};
 }
