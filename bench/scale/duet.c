@@ -1,17 +1,15 @@
-/* What one operation costs while there are n of them: `kind=` and `n=`; each kind is explained where it is. Says `ns`
- * of one operation, or `bytes` of one coroutine. */
+/* What one operation costs while there are n of something: `kind=` (each is explained where it is), `n=1`, and
+ * `operations=1000000`, how many are timed. Says `ns` of one operation, or `bytes` of one coroutine. */
 #include "producers.h"
 
 #include <duet/duet.h>
 
 #include <stdatomic.h>
 
-static long n;
+static long n, operations;
 
 enum {
-    FEW = 100, /* are there at once beside the n */
-    OPERATIONS = 1000000, /* at least so many are timed, */
-    FILLINGS = 200000, /* or fewer, where each needs the n made anew */
+    FEW = 100 /* are there at once beside the n */
 };
 
 static long at_least(long wanted, long least)
@@ -59,13 +57,14 @@ static void spawn_few(void)
 /* Start a coroutine and await it, in batches, while n others sleep. */
 static duet_result spawn(void *arg)
 {
+    long batches = at_least(operations / FEW, 1);
     (void)arg;
     make_sleepers();
     spawn_few();
     int64_t start_ns = bench_now_ns();
-    for (int i = 0; i < OPERATIONS / FEW; i++)
+    for (long i = 0; i < batches; i++)
         spawn_few();
-    bench_say("ns", (double)(bench_now_ns() - start_ns) / OPERATIONS);
+    bench_say("ns", (double)(bench_now_ns() - start_ns) / (double)(batches * FEW));
     return duet_ok();
 }
 
@@ -106,7 +105,7 @@ static void yield_all(long each)
 static duet_result yield(void *arg)
 {
     (void)arg;
-    long each = at_least(OPERATIONS / n, 2);
+    long each = at_least(operations / n, 2);
     yield_all(1);
     int64_t start_ns = bench_now_ns();
     yield_all(each);
@@ -168,8 +167,9 @@ static void time_timers(bool adding)
 {
     duet_future **outstanding = start_timers(), *timers[FEW];
     int64_t add_ns = 0, cancel_ns = 0;
+    long batches = at_least(operations / FEW / 4, 1);
     duet_yield();
-    for (int i = 0; i < FILLINGS / FEW; i++) {
+    for (long i = 0; i < batches; i++) {
         int64_t start_ns = bench_now_ns();
         for (int k = 0; k < FEW; k++)
             timers[k] = start_timer();
@@ -181,7 +181,7 @@ static void time_timers(bool adding)
         add_ns += middle_ns - start_ns;
         cancel_ns += bench_now_ns() - middle_ns;
     }
-    bench_say("ns", (double)(adding ? add_ns : cancel_ns) / FILLINGS);
+    bench_say("ns", (double)(adding ? add_ns : cancel_ns) / (double)(batches * FEW));
     cancel_timers(outstanding);
 }
 
@@ -230,11 +230,10 @@ static duet_result count_is(void *wanted)
 /* n threads submit callbacks to one loop, which runs them; from the first until the last has run. */
 static void producers(void)
 {
-    long times = OPERATIONS;
     need(duet_loop_start(&target, NULL) == 0, "duet_loop_start");
-    int64_t start_ns = producers_run((int)n, times, submit);
-    need(duet_call(target, count_is, &times, DUET_NEVER, NULL) == 0, "duet_call");
-    bench_say("ns", (double)(bench_now_ns() - start_ns) / OPERATIONS);
+    int64_t start_ns = producers_run((int)n, operations, submit);
+    need(duet_call(target, count_is, &operations, DUET_NEVER, NULL) == 0, "duet_call");
+    bench_say("ns", (double)(bench_now_ns() - start_ns) / (double)operations);
     need(duet_loop_close(target, DUET_NEVER) == 0, "duet_loop_close");
 }
 
@@ -260,7 +259,7 @@ static int64_t fill_one(void)
 /* Submitting while n submissions wait. */
 static void inbox(void)
 {
-    long times = at_least(OPERATIONS / (n + FEW) / 2, 20);
+    long times = at_least(operations / (n + FEW) / 2, 20);
     int64_t ns = 0;
     fill_one();
     for (long i = 0; i < times; i++)
@@ -285,12 +284,12 @@ static duet_result channel(void *arg)
     (void)arg;
     duet_chan *full = channel_of(n);
     int64_t start_ns = bench_now_ns();
-    for (long i = 0; i < OPERATIONS; i++) {
+    for (long i = 0; i < operations; i++) {
         long item = i;
         need(duet_chan_send(full, &item, DUET_NOW) == 0, "duet_chan_send");
         need(duet_chan_recv(full, &item, DUET_NOW) == 0, "duet_chan_recv");
     }
-    bench_say("ns", (double)(bench_now_ns() - start_ns) / OPERATIONS);
+    bench_say("ns", (double)(bench_now_ns() - start_ns) / (double)operations);
     duet_chan_unref(full);
     return duet_ok();
 }
@@ -316,7 +315,8 @@ int main(int argc, char **argv)
 {
     const char *kind = bench_text(argc, argv, "kind", "spawn");
     n = bench_long(argc, argv, "n", 1);
-    need(n > 0, "arguments");
+    operations = bench_long(argc, argv, "operations", 1000000);
+    need(n > 0 && operations > 0, "arguments");
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strcmp(kinds[i].name, kind) == 0) {
             if (kinds[i].on_loop)
