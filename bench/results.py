@@ -102,7 +102,7 @@ def short(value):
 
 
 def with_unit(value, figure):
-    return f'{short(value)} {plan.unit(figure)}'.strip()
+    return '' if value is None else f'{short(value)} {plan.unit(figure)}'.strip()
 
 
 def heading(figure):
@@ -125,7 +125,7 @@ def line(result, name, figures):
     entry = result.entries[name]
     ratio = result.ratio(name) if name != result.case.ours else None
     return [name, short(entry.median(result.case.figure)), spread(entry.values(result.case.figure)),
-            *(short(entry.median(figure)) for figure in figures), f'{short(ratio)} ×' if ratio else '']
+            *(short(entry.median(figure)) for figure in figures), times(ratio)]
 
 
 def aligned(rows):
@@ -161,10 +161,10 @@ def foot(result):
 
 def compared(result):
     peer, limits = result.best_peer(), [name for name in plan.LIMITS if result.ratio(name)]
-    parts = [f'{short(result.ratio(peer))} × the best peer, {peer}'] if peer and result.ratio(peer) else []
-    parts += [f'{short(result.ratio(name))} × {name if name != "limit" else "the limit"}' for name in limits]
+    parts = [f'{times(result.ratio(peer))} the best peer, {peer}'] if peer and result.ratio(peer) else []
+    parts += [f'{times(result.ratio(name))} {name if name != "limit" else "the limit"}' for name in limits]
     if parts:
-        yield f'{result.case.ours} has {", ".join(parts)}'
+        yield f'{result.case.ours}: {"; ".join(parts)}'
 
 
 def noise_words(noises):
@@ -172,6 +172,24 @@ def noise_words(noises):
     loud = sum(n.loud() for n in noises)
     return (f'noise: others took {statistics.median(others):.1f} % (at most {max(others):.1f} %), the hypervisor '
             f'{statistics.median(stolen):.1f} % (at most {max(stolen):.1f} %); {loud} of {len(noises)} runs were loud')
+
+
+# ---- All cases in one table ----
+
+def overview(measured):
+    rows = [['', 'duet', 'the limit', 'duet : it', 'the best peer', '', 'duet : it', 'goals met']]
+    return aligned(rows + [overview_line(result) for result in measured])
+
+
+def overview_line(result):
+    figure, peer, met = result.case.figure, result.best_peer(), [verdict.met for verdict in result.judged()]
+    return [result.case.name, with_unit(result.median(result.case.ours), figure), with_unit(result.median('limit'), figure),
+            times(result.ratio('limit')), peer or '', with_unit(result.median(peer), figure) if peer else '',
+            times(result.ratio(peer)), f'{met.count(True)} of {len(met)}']
+
+
+def times(ratio):
+    return f'{short(ratio)} ×' if ratio is not None else ''
 
 
 # ---- For the file ----

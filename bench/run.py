@@ -218,6 +218,8 @@ def main():
     if scales:
         scaled = scale.measure(found, options, progress)
         tell(scale.table(scaled))
+    if len(measured) > 1:
+        tell(results.overview(measured))
     if measured:
         print(summary(measured))
     write(arguments.json or os.path.join(arguments.build, 'bench.json'), known, options, measured, scaled)
