@@ -45,11 +45,28 @@ static struct entry heap_pop(void)
     return top;
 }
 
+static bool heap_is_due(int64_t now_ns)
+{
+    return heap_count > 0 && heap[0].due_ns <= now_ns;
+}
+
 static void sleep_until(int64_t ns)
 {
     const struct timespec until = {ns / 1000000000, ns % 1000000000};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
         ;
+}
+
+/* Until all have fired. */
+static void turn(void (*fire)(int64_t now_ns))
+{
+    while (heap_count > 0) {
+        int64_t now_ns = bench_now_ns();
+        if (heap_is_due(now_ns))
+            fire(now_ns);
+        else
+            sleep_until(heap[0].due_ns);
+    }
 }
 
 /* ---- A callback each ---- */
@@ -66,7 +83,7 @@ static void callback(struct timer *timer)
 
 static void fire_callbacks(int64_t now_ns)
 {
-    while (heap_count > 0 && heap[0].due_ns <= now_ns) {
+    while (heap_is_due(now_ns)) {
         struct timer *timer = heap_pop().what;
         timer->fn(timer);
     }
@@ -80,9 +97,7 @@ static void run_callbacks(long count)
         all[i] = (struct timer){callback, bench_now_ns() + timers_next_ms() * 1000000};
         heap_push((struct entry){all[i].due_ns, &all[i]});
     }
-    for (; heap_count > 0; fire_callbacks(bench_now_ns()))
-        if (heap[0].due_ns > bench_now_ns())
-            sleep_until(heap[0].due_ns);
+    turn(fire_callbacks);
     free(all);
 }
 
@@ -100,7 +115,7 @@ static void sleeper(struct fiber *self)
 
 static void wake_fibers(int64_t now_ns)
 {
-    while (heap_count > 0 && heap[0].due_ns <= now_ns)
+    while (heap_is_due(now_ns))
         fiber_ready(heap_pop().what);
     fiber_yield();
 }
@@ -110,9 +125,7 @@ static void run_fibers(long count)
     for (long i = 0; i < count; i++)
         fiber_spawn(sleeper, timers_next_ms());
     fiber_yield();
-    for (; heap_count > 0; wake_fibers(bench_now_ns()))
-        if (heap[0].due_ns > bench_now_ns())
-            sleep_until(heap[0].due_ns);
+    turn(wake_fibers);
 }
 #endif
 
