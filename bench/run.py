@@ -115,6 +115,8 @@ def one_round(case, entries, order, found, options, patience, show):
             entry.skipped = str(skipped)
         except programs.Failed as failed:
             entry.failure = str(failed)
+        except OSError as error:
+            entry.failure = f'it could not be started: {error.strerror}'
         else:
             entry.runs.append(figures)
             entry.noises.append(disturbed)

@@ -56,7 +56,7 @@ def measure(found, options, progress):
             try:
                 one_round(line, line.kind.quick if options.quick else line.kind.sizes, found,
                           lambda size: progress.show('scale', f'round {number + 1}, {line.kind.kind} {size}'))
-            except (programs.Failed, programs.Skipped) as why:
+            except (programs.Failed, programs.Skipped, OSError) as why:
                 line.failure = str(why)
     progress.clear()
     return lines
