@@ -1,5 +1,5 @@
 // W2 in Go: functions through a channel with a bound to one goroutine; or a goroutine each, with a channel for its
-// result. Producers are goroutines, as Go's users have no threads; the goroutines run on one thread besides theirs.
+// result. Producers are goroutines, as Go's users have no threads, and Go spreads all of them over its threads.
 package main
 
 import "os"

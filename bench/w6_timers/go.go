@@ -1,4 +1,4 @@
-// W6 in Go: AfterFunc, or a goroutine each that sleeps; on one thread, which costs less CPU time than several.
+// W6 in Go: AfterFunc, or a goroutine each that sleeps; on one thread, as the other loops.
 package main
 
 import (
