@@ -17,10 +17,13 @@ struct connection {
 
 static int epoll_fd, listen_fd;
 
-static void watch(int fd, uint32_t events, void *ptr)
+/* False: it is a file, which cannot be watched. */
+static bool watch(int fd, uint32_t events, void *ptr)
 {
     struct epoll_event event = {events, {.ptr = ptr}};
-    need(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
+    bool watched = epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+    need(watched || errno == EPERM, "epoll_ctl");
+    return watched;
 }
 
 static void accept_all(void)
@@ -82,7 +85,8 @@ static int serve_epoll(void)
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     listen_fd = server_listen(SOCK_NONBLOCK);
     watch(listen_fd, EPOLLIN, NULL);
-    watch(STDIN_FILENO, EPOLLIN, &input);
+    if (!watch(STDIN_FILENO, EPOLLIN, &input))
+        return 0; /* /dev/null, say: it has an end already */
     for (;;) {
         int n = epoll_wait(epoll_fd, events, EPOLL_EVENTS, -1);
         for (int i = 0; i < n; i++) {

@@ -116,7 +116,8 @@ static int serve_uv(void)
     signal(SIGPIPE, SIG_IGN); /* libuv leaves that to the program */
     server_raise_limit();
     listen_on(loop, &listener);
-    need(uv_poll_init(loop, &input, STDIN_FILENO) == 0, "uv_poll_init");
+    if (uv_poll_init(loop, &input, STDIN_FILENO) < 0)
+        return 0; /* a file, say /dev/null: it has an end already */
     need(uv_poll_start(&input, UV_READABLE, input_comes) == 0, "uv_poll_start");
     uv_run(loop, UV_RUN_DEFAULT);
     return 0;

@@ -8,8 +8,8 @@ enum {
 };
 
 struct tally_line {
-    _Alignas(64) long count;
-};
+    long count;
+} __attribute__((aligned(64)));
 
 static struct tally_line tally_lines[TALLY_THREADS_MOST];
 static unsigned tally_threads;
