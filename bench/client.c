@@ -1,6 +1,6 @@
-/* The client of W9: one thread, epoll, and one request of 64 bytes outstanding on each connection. It writes
- * `begin` when the warm-up is over and `end` when the measured time is, for who reads the server's
- * clock from outside; then the figures. */
+/* The client of W9: one thread, epoll, and one request of 64 bytes outstanding on each connection.
+ * It writes `begin` when the warm-up is over and `end` when the measured time is, for who reads the
+ * server's clock from outside; then the figures. */
 #include "bench.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* A server without a library, on io_uring: one receive or send in flight for each connection, one system call
- * a turn, and the flags of duet's ring. */
+/* A server without a library, on io_uring: one receive or send in flight for each connection, one
+ * system call a turn, and the flags of duet's ring. */
 #pragma once
 #include "server.h"
 

@@ -1,5 +1,5 @@
-/* A server on libuv. Answers are tried at once, as its documentation advises for small ones; what does not
- * go is queued. */
+/* A server on libuv. Answers are tried at once, as its documentation advises for small ones; what
+ * does not go is queued. */
 #pragma once
 #include "server.h"
 

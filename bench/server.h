@@ -1,5 +1,5 @@
-/* What all servers in C share: where they listen, and what a conversation is. Which conversation, the echo or
- * HTTP, the program includes before. */
+/* What all servers in C share: where they listen, and what a conversation is. Which conversation,
+ * the echo or HTTP, the program includes before. */
 #pragma once
 #include "bench.h"
 

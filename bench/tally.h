@@ -1,5 +1,5 @@
-/* Counting what ran on several threads: one atomic word, in C as in the other languages, so that its cost is
- * the same for all. */
+/* Counting what ran on several threads: one atomic word, in C as in the other languages, so that
+ * its cost is the same for all. */
 #pragma once
 #include "bench.h"
 

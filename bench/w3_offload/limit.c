@@ -1,5 +1,5 @@
-/* W3's limit: one at a time, two threads that hand each other a word; many at once, a bare pool that hands
- * back what it ran in chains. */
+/* W3's limit: one at a time, two threads that hand each other a word; many at once, a bare pool
+ * that hands back what it ran in chains. */
 #include "bare_pool.h"
 #include "baton.h"
 #include "tally.h"

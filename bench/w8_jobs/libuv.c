@@ -1,6 +1,6 @@
-/* W8 with libuv: uv_queue_work(). Only a loop's own thread may call it, so each producer has a loop; they share
- * the process's pool. A producer that has all its requests under way runs its loop for some to come
- * back. */
+/* W8 with libuv: uv_queue_work(). Only a loop's own thread may call it, so each producer has a
+ * loop; they share the process's pool. A producer that has all its requests under way runs its loop
+ * for some to come back. */
 #include "producers.h"
 #include "tally.h"
 

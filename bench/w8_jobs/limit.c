@@ -1,4 +1,5 @@
-/* W8's limit: a bare pool, and a ring of jobs for each producer, which waits when all are under way. */
+/* W8's limit: a bare pool, and a ring of jobs for each producer, which waits when all are under
+ * way. */
 #include "bare_pool.h"
 #include "producers.h"
 #include "tally.h"
