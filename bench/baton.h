@@ -1,7 +1,7 @@
 /* One word that one thread hands to another: the least that two threads need to take turns. Who
- * waits looks a while, and then sleeps: half as long after each look that was in vain, in full again
- * after a sleep so short that a look had been better, and not at all on the processor on which the
- * other ran last, where a look would only keep the other from running. */
+ * waits looks a while, and then sleeps: half as long after each look that was in vain, in full
+ * again after a sleep so short that a look had been better, and not at all on the processor on
+ * which the other ran last, where a look would only keep the other from running. */
 #pragma once
 #include "bench.h"
 

@@ -1,5 +1,5 @@
-/* The least that coroutines need: two words to switch, a stack, a list of who is ready. x86_64 only;
- * elsewhere what includes this has no such case. */
+/* The least that coroutines need: two words to switch, a stack, a list of who is ready. x86_64
+ * only; elsewhere what includes this has no such case. */
 #pragma once
 #if defined(__GNUC__) && !defined(__clang__)
 /* It would keep a static variable in a register over a switch to who changes it: that pass does not
@@ -27,20 +27,23 @@ struct fiber {
 
 enum {
     FIBER_STACK = 64 * 1024,
+    FIBER_BLOCK = 64, /* a line of the cache holds a struct fiber */
     /* Tops at the same place of each page would share a few sets of the caches. All stay in the
      * first page. */
     FIBER_COLOURS = 16,
     FIBER_COLOUR = 192,
 };
 
+_Static_assert(sizeof(struct fiber) <= FIBER_BLOCK, "it fits");
+
 static struct fiber fiber_main;
 static struct fiber *fiber_here = &fiber_main; /* who runs */
 static struct fiber *fiber_first, **fiber_end = &fiber_first; /* who is ready */
 static struct fiber *fiber_free;
 
-/* The compiler saves what it needs, as the clobbers say; the first three are here, and what is in the
- * argument registers is the arguments of a fiber that begins. Nothing is written on the stack, where a
- * leaf function may have its red zone. */
+/* The compiler saves what it needs, as the clobbers say; the first three are here, and what is in
+ * the argument registers is the arguments of a fiber that begins. Nothing is written on the stack,
+ * where a leaf function may have its red zone. */
 static inline __attribute__((always_inline)) void fiber_switch(struct fiber_place *from,
                                                                struct fiber_place *to)
 {
@@ -125,7 +128,7 @@ static inline struct fiber *fiber_stack(void)
     }
     long number = fiber_fresh++;
     char *top = fiber_slab + fiber_fresh * FIBER_STACK - number % FIBER_COLOURS * FIBER_COLOUR;
-    return (struct fiber *)(void *)(top - 64);
+    return (struct fiber *)(void *)(top - FIBER_BLOCK);
 }
 
 /* Ready to run fn; owned by the caller until it has ended and is let go of. */
@@ -133,9 +136,10 @@ static inline struct fiber *fiber_spawn(void (*fn)(struct fiber *self), int64_t 
 {
     struct fiber *fiber = fiber_stack();
     char *sp = (char *)fiber - sizeof(void *); /* as after a call */
-    /* clang-format off */
-    *fiber = (struct fiber){.place = {(void *)(uintptr_t)fiber_begin, sp, NULL}, .fn = fn, .value = value};
-    /* clang-format on */
+    fiber->place = (struct fiber_place){(void *)(uintptr_t)fiber_begin, sp, NULL};
+    fiber->fn = fn;
+    fiber->value = value;
+    fiber->ended = false;
     fiber_ready(fiber);
     return fiber;
 }

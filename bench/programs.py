@@ -218,7 +218,7 @@ class Asking:
     connections: int
     active: int
     timeout_s: float
-    quick: bool = False
+    seconds: float = 1
 
 
 def serve(command, asking, found):
@@ -232,7 +232,8 @@ def serve(command, asking, found):
 
 def ask_by_client(server, asking, found):
     """bench-client writes `begin` and `end` around what it counts."""
-    arguments = {'port': server.port, 'connections': asking.connections, 'active': asking.active}
+    arguments = {'port': server.port, 'connections': asking.connections, 'active': asking.active,
+                 'seconds': asking.seconds}
     return listen(server, [found.client, *as_arguments(arguments)], asking.timeout_s)
 
 
@@ -262,7 +263,7 @@ def ask_by_wrk(server, asking, _):
     if not shutil.which('wrk'):
         raise Skipped('wrk is not installed')
     command = ['wrk', '-t1', f'-c{asking.connections}', '-d1', '--latency', f'http://127.0.0.1:{server.port}/']
-    if not asking.quick:
+    if asking.seconds >= 1:
         said_by_wrk(wrk(command, asking.timeout_s))
     before = server.cpu_us()
     said = said_by_wrk(wrk(command, asking.timeout_s))

@@ -24,7 +24,7 @@ import results
 import scale
 
 ROUNDS, TRIES = 5, 3  # a run is tried again while it is loud
-QUICK_S = 105  # of --quick, for all cases together
+QUICK_S, QUICK_ASKING_S = 105, 0.5  # of --quick: for all cases together; how long a server is asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,8 @@ def contestants_of(case, found, options):
 def run_once(case, contestant, found, options):
     command = [*case.before, *found.command(case.folder, contestant)]
     if case.client:
-        asking = programs.Asking(case.client, case.connections, case.connections, case.timeout_s, options.quick)
+        seconds = QUICK_ASKING_S if options.quick else 1
+        asking = programs.Asking(case.client, case.connections, case.connections, case.timeout_s, seconds)
         return programs.serve(command, asking, found)
     return programs.run([*command, *arguments_of(case, contestant, options.quick)], case.timeout_s, found.child)
 

@@ -1,49 +1,44 @@
-/* Counting what ran on several threads, without a word that all of them write: that would cost more
- * than the jobs. Each thread counts in a line of its own. */
+/* Counting what ran on several threads: one atomic word, in C as in the other languages, so that
+ * its cost is the same for all. */
 #pragma once
 #include "bench.h"
 
-enum {
-    TALLY_THREADS_MOST = 256
-};
+#include <semaphore.h>
 
-struct tally_line {
-    _Alignas(64) long count;
-};
+static struct {
+    _Alignas(64) long ran;
+    _Alignas(64) long expected;
+    int64_t end_ns; /* when the last ran */
+    sem_t all_ran;
+} tally;
 
-static struct tally_line tally_lines[TALLY_THREADS_MOST];
-static unsigned tally_threads;
-static __thread struct tally_line *tally_mine;
-
-static inline void tally_begin(void)
+/* From here on so many; nothing may run yet. */
+static inline void tally_expect(long expected)
 {
-    unsigned number = __atomic_fetch_add(&tally_threads, 1, __ATOMIC_RELAXED);
-    need(number < TALLY_THREADS_MOST, "at most 256 threads count");
-    tally_mine = &tally_lines[number];
+    need(sem_init(&tally.all_ran, 0, 0) == 0, "sem_init");
+    tally.ran = 0;
+    tally.expected = expected;
 }
 
 /* One more has run here. */
 static inline void tally_count(void)
 {
-    if (!tally_mine)
-        tally_begin();
-    __atomic_store_n(&tally_mine->count, tally_mine->count + 1, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&tally.ran, 1, __ATOMIC_ACQ_REL) != tally.expected)
+        return;
+    tally.end_ns = bench_now_ns();
+    sem_post(&tally.all_ran);
 }
 
-static inline long tally_sum(void)
+/* Waits for the last, and tells when it ran. */
+static inline int64_t tally_wait(void)
 {
-    long sum = 0;
-    for (int i = 0; i < TALLY_THREADS_MOST; i++)
-        sum += __atomic_load_n(&tally_lines[i].count, __ATOMIC_RELAXED);
-    return sum;
+    while (sem_wait(&tally.all_ran) < 0)
+        ;
+    return tally.end_ns;
 }
 
-/* Waits until so many have run in all: when that was, within a fifth of a millisecond. */
-static inline int64_t tally_wait(long count)
+/* When nothing can run any more. */
+static inline void tally_check(void)
 {
-    const struct timespec moment = {0, 200000};
-    while (tally_sum() < count)
-        nanosleep(&moment, NULL);
-    need(tally_sum() == count, "each job ran once");
-    return bench_now_ns();
+    need(__atomic_load_n(&tally.ran, __ATOMIC_ACQUIRE) == tally.expected, "each job ran once");
 }

@@ -1,5 +1,5 @@
-/* A libuv loop on a thread of its own, and the queue into it that each program on libuv has to write:
- * uv_async_send() says only that something has come. */
+/* A libuv loop on a thread of its own, and the queue into it that each program on libuv has to
+ * write: uv_async_send() says only that something has come. */
 #pragma once
 #include "bench.h"
 

@@ -1,5 +1,5 @@
-/* W1 with duet: duet_call() from a thread to a loop on another. With spin=0 the loop never spins; how
- * long the calling thread looks before it sleeps is duet's own affair. */
+/* W1 with duet: duet_call() from a thread to a loop on another. With spin=0 the loop never spins;
+ * how long the calling thread looks before it sleeps is duet's own affair. */
 #include "calls.h"
 
 #include <duet/duet.h>

@@ -1,5 +1,5 @@
-/* W1 with libuv: a callback through uv_async_send() to a loop on another thread, and a uv_sem_t for its
- * result. */
+/* W1 with libuv: a callback through uv_async_send() to a loop on another thread, and a uv_sem_t for
+ * its result. */
 #include "calls.h"
 #include "uv_inbox.h"
 

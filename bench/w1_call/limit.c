@@ -1,5 +1,5 @@
-/* W1's limit: two threads and two words. An eventfd wakes the one, a futex the other, if it sleeps; with
- * spin=1 each looks a while before. */
+/* W1's limit: two threads and two words. An eventfd wakes the one, a futex the other, if it sleeps;
+ * with spin=1 each looks a while before. */
 #include "baton.h"
 #include "calls.h"
 

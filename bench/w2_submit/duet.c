@@ -1,5 +1,5 @@
-/* W2 with duet: duet_call_soon(), which never waits, so that the producer tries again when the inbox
- * is full; or duet_submit(), which waits for room, and whose future is let go at once. */
+/* W2 with duet: duet_call_soon(), which never waits, so that the producer tries again when the
+ * inbox is full; or duet_submit(), which waits for room, and whose future is let go at once. */
 #include "producers.h"
 
 #include <duet/duet.h>

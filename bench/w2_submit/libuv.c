@@ -1,5 +1,5 @@
-/* W2 with libuv: callbacks through uv_async_send() and a queue under a mutex, which has no bound. libuv has
- * no tasks. */
+/* W2 with libuv: callbacks through uv_async_send() and a queue under a mutex, which has no bound.
+ * libuv has no tasks. */
 #include "producers.h"
 #include "uv_inbox.h"
 

@@ -77,10 +77,11 @@ int main(int argc, char **argv)
     need(workers > 0 && plan.at_once > 0 && plan.offloads > 0, "arguments");
     us = malloc((size_t)plan.offloads * sizeof *us);
     need(us != NULL, "malloc");
+    tally_expect(bench_warm_up(plan.offloads) + plan.offloads);
     need(duet_pool_open(&pool, &config) == 0, "duet_pool_open");
     need(duet_run(measure, &plan, NULL) == 0, "duet_run");
     need(duet_pool_close(pool, DUET_NEVER) == 0, "duet_pool_close");
-    need(tally_sum() == bench_warm_up(plan.offloads) + plan.offloads, "each job ran once");
+    tally_check();
     free(us);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* W3's limit: one at a time, two threads that hand each other a word; many at once, a bare pool that hands
- * back what it ran in chains. */
+/* W3's limit: one at a time, two threads that hand each other a word; many at once, a bare pool
+ * that hands back what it ran in chains. */
 #include "bare_pool.h"
 #include "baton.h"
 #include "tally.h"
@@ -126,10 +126,11 @@ int main(int argc, char **argv)
     long at_once = bench_long(argc, argv, "at_once", 1);
     long offloads = bench_long(argc, argv, "offloads", 20000);
     need(at_once > 0 && offloads > 0, "arguments");
+    tally_expect(bench_warm_up(offloads) + offloads);
     if (at_once == 1)
         measure_alone(offloads);
     else
         measure_many(at_once, offloads, (int)bench_long(argc, argv, "workers", 2));
-    need(tally_sum() == bench_warm_up(offloads) + offloads, "each job ran once");
+    tally_check();
     return 0;
 }

@@ -1,5 +1,5 @@
-/* W4's limit: a switch that the compiler sees through, between two stacks; and a yield by a plain list of
- * who is ready. */
+/* W4's limit: a switch that the compiler sees through, between two stacks; and a yield by a plain
+ * list of who is ready. */
 #include "fiber.h"
 
 #if defined(__x86_64__)

@@ -1,5 +1,5 @@
-/* W5's memory, the limit: a page for each fiber, with its stack and all that is known of it, and the page
- * tables. */
+/* W5's memory, the limit: a page for each fiber, with its stack and all that is known of it, and
+ * the page tables. */
 #include "fiber.h"
 
 #if defined(__x86_64__)

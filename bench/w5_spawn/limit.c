@@ -1,5 +1,5 @@
-/* W5's limit: fibers on warm stacks, taken last in first out, whose tops do not share the same sets of the
- * caches. */
+/* W5's limit: fibers on warm stacks, taken last in first out, whose tops do not share the same sets
+ * of the caches. */
 #include "fiber.h"
 
 #if defined(__x86_64__)

@@ -1,4 +1,5 @@
-/* W6 with duet: duet_call_at(), whose future is let go at once; or a coroutine each in duet_sleep(). */
+/* W6 with duet: duet_call_at(), whose future is let go at once; or a coroutine each in
+ * duet_sleep(). */
 #include "timers.h"
 
 #include <duet/duet.h>

@@ -1,5 +1,6 @@
-/* W6 with libuv: a uv_timer_t each. Its clock is the loop's, which is brought up to date before each start:
- * else timers begin at the start of the turn, and fire as much too early as the turn is long. */
+/* W6 with libuv: a uv_timer_t each. Its clock is the loop's, which is brought up to date before
+ * each start: else timers begin at the start of the turn, and fire as much too early as the turn is
+ * long. */
 #include "timers.h"
 
 #include <uv.h>

@@ -1,5 +1,5 @@
-/* W6's limit: a heap of four children a node, and one sleep until the nearest is due; what is due is
- * called, or, a fiber, gone on with. */
+/* W6's limit: a heap of four children a node, and one sleep until the nearest is due; what is due
+ * is called, or, a fiber, gone on with. */
 #include "fiber.h"
 #include "timers.h"
 

@@ -1,5 +1,5 @@
-/* W7's limit: three fibers, and two rings of a power of two without a lock; each runs until its ring is
- * full or empty. */
+/* W7's limit: three fibers, and two rings of a power of two without a lock; each runs until its
+ * ring is full or empty. */
 #include "fiber.h"
 
 #if defined(__x86_64__)

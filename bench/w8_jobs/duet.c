@@ -28,11 +28,14 @@ int main(int argc, char **argv)
     duet_pool_config config = {.workers_min = workers, .workers_max = workers};
     need(workers > 0 && jobs > 0, "arguments");
     need(duet_pool_open(&pool, &config) == 0, "duet_pool_open");
+    tally_expect(warm);
     producers_run(producers, warm, produce);
-    tally_wait(warm);
+    tally_wait();
+    tally_expect(jobs);
     int64_t start_ns = producers_run(producers, jobs, produce);
-    int64_t end_ns = tally_wait(warm + jobs);
+    int64_t end_ns = tally_wait();
     need(duet_pool_close(pool, DUET_NEVER) == 0, "duet_pool_close");
+    tally_check();
     bench_say("mps", (double)jobs / (double)(end_ns - start_ns) * 1000);
     return 0;
 }

@@ -1,6 +1,6 @@
-/* W8 with libuv: uv_queue_work(). Only a loop's own thread may call it, so each producer has a loop; they share
- * the process's pool. A producer that has all its requests under way runs its loop for some to come
- * back. */
+/* W8 with libuv: uv_queue_work(). Only a loop's own thread may call it, so each producer has a
+ * loop; they share the process's pool. A producer that has all its requests under way runs its loop
+ * for some to come back. */
 #include "producers.h"
 #include "tally.h"
 
@@ -66,10 +66,13 @@ int main(int argc, char **argv)
     need(producers > 0 && producers <= PRODUCERS_MOST && jobs > 0, "arguments");
     setenv("UV_THREADPOOL_SIZE", bench_text(argc, argv, "workers", "2"), 1);
     room = REQUESTS / producers;
+    tally_expect(warm);
     producers_run(producers, warm, produce);
-    tally_wait(warm);
+    tally_wait();
+    tally_expect(jobs);
     int64_t start_ns = producers_run(producers, jobs, produce);
-    int64_t end_ns = tally_wait(warm + jobs);
+    int64_t end_ns = tally_wait();
+    tally_check();
     bench_say("mps", (double)jobs / (double)(end_ns - start_ns) * 1000);
     return 0;
 }

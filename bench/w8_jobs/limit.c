@@ -1,4 +1,5 @@
-/* W8's limit: a bare pool, and a ring of jobs for each producer, which waits when all are under way. */
+/* W8's limit: a bare pool, and a ring of jobs for each producer, which waits when all are under
+ * way. */
 #include "bare_pool.h"
 #include "producers.h"
 #include "tally.h"
@@ -46,11 +47,14 @@ int main(int argc, char **argv)
         need(rings[i] != NULL, "calloc");
     }
     bare_pool_open(&pool, (int)bench_long(argc, argv, "workers", 2));
+    tally_expect(warm);
     producers_run(producers, warm, produce);
-    tally_wait(warm);
+    tally_wait();
+    tally_expect(jobs);
     int64_t start_ns = producers_run(producers, jobs, produce);
-    int64_t end_ns = tally_wait(warm + jobs);
+    int64_t end_ns = tally_wait();
     bare_pool_close(&pool);
+    tally_check();
     bench_say("mps", (double)jobs / (double)(end_ns - start_ns) * 1000);
     return 0;
 }
