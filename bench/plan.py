@@ -39,6 +39,7 @@ class Case:
     ours: str = 'duet'
     without: tuple = ()  # contestants for whom it would take minutes
     only: tuple = ()  # contestants; empty: all
+    aside: tuple = ()  # shown, but no peer to be compared with: it does not do the same
     before: tuple = ()  # a command that starts the program
     client: str = ''  # what asks a server: 'echo' or 'wrk'
     connections: int = 0
@@ -82,14 +83,15 @@ def submissions():
 
 
 def offloads():
+    """Go runs such a job as a coroutine on the same thread: nothing is offloaded."""
     for workers in 2, 4:
         yield Case(f'W3-{workers}', 'W3', 'w3_offload', f'a coroutine offloads to a pool of {workers}, one at a time', 'p50_us',
                    {'workers': workers}, (Goal('p50_us', 1.5), Goal('p50_us', 1, PEER)),
-                   others=python_does(workers=workers, offloads=3000),
+                   others=python_does(workers=workers, offloads=3000), aside=('go',),
                    quick={'workers': workers, 'offloads': 10000} if workers == 2 else None)
     many = {'workers': 2, 'at_once': 1000, 'offloads': 1000000}
     yield Case('W3c', 'W3c', 'w3_offload', '1000 coroutines offload at once', 'mps', many,
-               (Goal('mps', 3), Goal('mps', 1, PEER)), others=python_does(**{**many, 'offloads': 20000}),
+               (Goal('mps', 3), Goal('mps', 1, PEER)), others=python_does(**{**many, 'offloads': 20000}), aside=('go',),
                quick={**many, 'offloads': 200000})
 
 

@@ -44,7 +44,7 @@ class Result:
     def best_peer(self, figure=None):
         figure = figure or self.case.figure
         peers = [name for name in self.entries
-                 if name not in plan.OURS + plan.LIMITS and self.median(name, figure) is not None]
+                 if name not in (*plan.OURS, *plan.LIMITS, *self.case.aside) and self.median(name, figure) is not None]
         sign = -1 if figure in plan.MORE_IS_BETTER else 1
         return min(peers, key=lambda name: sign * self.median(name, figure), default=None)
 
@@ -150,6 +150,9 @@ def table(result):
 def foot(result):
     yield from compared(result)
     yield from ('goal: ' + verdict.words() for verdict in result.judged())
+    aside = [name for name in result.case.aside if result.median(name) is not None]
+    if aside:
+        yield f'not compared with {", ".join(aside)}, which does not do the same'
     failed = [f'{name} failed: {entry.failure}' for name, entry in result.entries.items() if entry.failure]
     yield from failed
     left_out = [f'{name} ({entry.skipped})' for name, entry in result.entries.items() if entry.skipped]

@@ -5,6 +5,7 @@ what fails, noise, servers, choosing. No time is asserted.
 usage: runner.py SOURCE-DIRECTORY BUILD-DIRECTORY
 """
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -103,6 +104,13 @@ class Measuring(Test):
         self.assertEqual(result.best_peer(), 'asio')
         self.assertEqual([verdict.met for verdict in result.judged()], [True])
         self.assertEqual(plots.costs(result), {'asio': 2, 'libuv': 3})
+
+    def test_who_does_not_do_the_same_is_no_peer(self):
+        for name, value in ('duet', 10), ('asio', 30), ('go', 1):
+            self.place.says('y_cost', name, f'spawn_ns {value}')
+        result = self.measure(dataclasses.replace(COST, aside=('go',)), rounds=1)
+        self.assertEqual(result.best_peer(), 'asio')
+        self.assertIn('not compared with go', '\n'.join(results.table(result)))
 
     def test_time_and_memory_are_measured(self):
         self.place.says('y_cost', 'duet', 'spawn_ns 10')
