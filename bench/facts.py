@@ -1,10 +1,10 @@
-"""What a measurement depends on: the processor, the kernel, the compiler, the peers' versions. Nothing else of the machine."""
+"""What a measurement depends on: the processor, the kernel, the compiler, the peers' versions. Nothing else."""
 import os
 import re
 import subprocess
 
-PACKAGES = ['liburing-dev', 'libuv1-dev', 'libasio-dev', 'libboost-fiber-dev', 'libtbb-dev', 'librust-tokio-dev', 'golang-go',
-            'python3', 'python3-uvloop', 'nginx-light', 'wrk']
+PACKAGES = ['liburing-dev', 'libuv1-dev', 'libasio-dev', 'libboost-fiber-dev', 'libtbb-dev', 'librust-tokio-dev',
+            'golang-go', 'python3', 'python3-uvloop', 'nginx-light', 'wrk']
 
 
 def output_of(*command):
@@ -30,7 +30,8 @@ def versions():
 def facts():
     uname = os.uname()
     return {'processor': processor(), 'processors': len(os.sched_getaffinity(0)), 'machine': uname.machine,
-            'kernel': re.match(r'[\d.]*', uname.release)[0], 'gcc': output_of('gcc', '-dumpfullversion').strip(), 'versions': versions()}
+            'kernel': re.match(r'[\d.]*', uname.release)[0], 'gcc': output_of('gcc', '-dumpfullversion').strip(),
+            'versions': versions()}
 
 
 def words(known):

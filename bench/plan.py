@@ -1,10 +1,11 @@
 """What is measured: the cases of each workload, their sizes, and what the goal of each is. Only data."""
 import dataclasses
 
-# Who does a case. What is none of these is a peer.
+# Who does a case.
 OURS = ['duet', 'streams', 'switch']
 LIMITS = ['limit', 'epoll']
-CONTESTANTS = OURS + LIMITS + ['libuv', 'asio', 'asio_coro', 'fiber', 'tbb', 'tokio', 'go', 'asyncio', 'uvloop', 'nginx']
+PEERS = ['libuv', 'asio', 'asio_coro', 'fiber', 'tbb', 'tokio', 'go', 'asyncio', 'uvloop', 'nginx']
+CONTESTANTS = OURS + LIMITS + PEERS
 IN_PYTHON = ['asyncio', 'uvloop']
 QUICK = OURS + ['limit', 'libuv', 'asio', 'tokio', 'go', 'nginx']
 
@@ -50,14 +51,15 @@ def python_does(**arguments):
     return {name: arguments for name in IN_PYTHON}
 
 
-def producers_of(number):
-    return f'{number} producer{"s" if number > 1 else ""}'
+def who(number):
+    return f'{number} producers' if number > 1 else 'a producer'
 
 
 def calls():
     common = {'folder': 'w1_call', 'figure': 'p50_us', 'others': python_does(calls=4000)}
-    yield Case('W1', 'W1', title='a thread submits to a loop on another, and blocks for the result', quick={'calls': 10000},
-               goals=(Goal('p50_us', 0.7), Goal('p99_us', 3), Goal('p50_us', 1, PEER)), **common)
+    yield Case('W1', 'W1', title='a thread submits to a loop on another, and blocks for the result',
+               goals=(Goal('p50_us', 0.7), Goal('p99_us', 3), Goal('p50_us', 1, PEER)),
+               quick={'calls': 10000}, **common)
     yield Case('W1-asleep', 'W1', title='the same; neither side may spin', arguments={'spin': 0},
                goals=(Goal('p50_us', 1.05, 'limit'),), only=('duet', 'limit'), **common)
     yield Case('W1-sparse', 'W1', title='the same, a call every 10 ms: what an idle loop costs',
@@ -74,7 +76,7 @@ def submissions():
     for kind, what in ('callback', 'callbacks'), ('task', 'tasks with a result'):
         for producers in 1, 2, 4, 8:
             arguments = {'kind': kind, 'producers': producers}
-            yield Case(f'W2-{kind}-{producers}', 'W2', 'w2_submit', f'{producers_of(producers)} submit {what}', 'mps',
+            yield Case(f'W2-{kind}-{producers}', 'W2', 'w2_submit', f'{what} submitted by {who(producers)}', 'mps',
                        arguments, (Goal('mps', 1.25, PEER), *of_limit[kind], Goal('mps', absolute[kind][producers])),
                        others=python_does(**arguments, work=50000),
                        quick={**arguments, 'work': 500000} if producers in (1, 8) else None)
@@ -85,8 +87,8 @@ def submissions():
 def offloads():
     """Go runs such a job as a coroutine on the same thread: nothing is offloaded."""
     for workers in 2, 4:
-        yield Case(f'W3-{workers}', 'W3', 'w3_offload', f'a coroutine offloads to a pool of {workers}, one at a time', 'p50_us',
-                   {'workers': workers}, (Goal('p50_us', 1.5), Goal('p50_us', 1, PEER)),
+        yield Case(f'W3-{workers}', 'W3', 'w3_offload', f'a coroutine offloads to a pool of {workers}, one at a time',
+                   'p50_us', {'workers': workers}, (Goal('p50_us', 1.5), Goal('p50_us', 1, PEER)),
                    others=python_does(workers=workers, offloads=3000), aside=('go',),
                    quick={'workers': workers, 'offloads': 10000} if workers == 2 else None)
     many = {'workers': 2, 'at_once': 1000, 'offloads': 1000000}
@@ -104,8 +106,8 @@ def inside_one_loop():
     yield Case('W5', 'W5', 'w5_spawn', 'a coroutine starts and awaits trivial ones, in batches of 1000', 'spawn_ns',
                goals=(Goal('spawn_ns', 50), Goal('spawn_ns', 1, PEER)), others=python_does(spawns=100000),
                quick={'spawns': 1000000})
-    yield Case('W5m', 'W5m', 'w5_memory', 'memory of a sleeping coroutine, of 100,000', 'bytes', goals=(Goal('bytes', 4450),),
-               quick={})
+    yield Case('W5m', 'W5m', 'w5_memory', 'memory of a sleeping coroutine, of 100,000', 'bytes',
+               goals=(Goal('bytes', 4450),), quick={})
 
 
 def timers():
@@ -116,18 +118,20 @@ def timers():
     for kind, what in ('callback', 'timers that call back'), ('sleep', 'coroutines that sleep'):
         for timers in 100000, 1000000:
             many = timers > 100000
+            quick = {'kind': kind, 'timers': timers, 'span_ms': 500}
             yield Case(f'W6-{kind}-{timers}', 'W6', 'w6_timers', f'{timers:,} {what}', 'cpu_ms',
                        {'kind': kind, 'timers': timers}, goals[kind, timers],
                        without=tuple(IN_PYTHON) if many else (), timeout_s=60,
-                       quick={'kind': kind, 'timers': timers, 'span_ms': 500} if (kind, many) == ('callback', False) else None)
+                       quick=quick if (kind, many) == ('callback', False) else None)
 
 
 def queues():
     yield Case('W7', 'W7', 'w7_pipeline', 'producer, processor and consumer, with queues of 100', 'mps',
-               goals=(Goal('mps', 25), Goal('mps', 1, PEER)), others=python_does(items=100000), quick={'items': 1000000})
+               goals=(Goal('mps', 25), Goal('mps', 1, PEER)), others=python_does(items=100000),
+               quick={'items': 1000000})
     for producers, absolute in (1, 3.6), (4, 5):
-        yield Case(f'W8-{producers}', 'W8', 'w8_jobs', f'{producers_of(producers)} submit empty jobs to a pool of 2', 'mps',
-                   {'producers': producers}, (Goal('mps', absolute), Goal('mps', 1, PEER)),
+        yield Case(f'W8-{producers}', 'W8', 'w8_jobs', f'empty jobs submitted to a pool of 2 by {who(producers)}',
+                   'mps', {'producers': producers}, (Goal('mps', absolute), Goal('mps', 1, PEER)),
                    others=python_does(producers=producers, jobs=30000),
                    quick={'producers': producers, 'jobs': 300000} if producers == 1 else None)
 
@@ -170,8 +174,8 @@ SCALES = [
     Scale('producers', 'submit a callback, and run it', 'producers', 'ns', (1, 2, 4, 8, 16, 32, 64), (1, 8, 64)),
     Scale('inbox', 'submit to a loop that is busy', 'submissions waiting', 'ns', UP_TO_A_MILLION, SOME),
     Scale('channel', 'send and receive', 'items in the channel', 'ns', UP_TO_A_MILLION, SOME),
-    Scale('connections', 'a request, of 64 at a time', 'connections', 'cpu_us', (1, 10, 100, 1000, 10000), (1, 100, 1000),
-          connections=True),
+    Scale('connections', 'a request, of 64 at a time', 'connections', 'cpu_us', (1, 10, 100, 1000, 10000),
+          (1, 100, 1000), connections=True),
 ]
 
 

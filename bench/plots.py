@@ -6,8 +6,10 @@ import subprocess
 import plan
 import results
 
-COLOURS = ['#3b74bd', '#d97f24', '#2f9668', '#8a5cb8', '#c4485c', '#1f97a3', '#97772a', '#5d6f86', '#1f2933', '#b0532f', '#6b8e23']
-PAPER = "set terminal svg size {width},{height} font 'DejaVu Sans,12' background '#ffffff' enhanced\nset output '{path}'\n"
+COLOURS = ['#3b74bd', '#d97f24', '#2f9668', '#8a5cb8', '#c4485c', '#1f97a3', '#97772a', '#5d6f86', '#1f2933', '#b0532f',
+           '#6b8e23']
+PAPER = ("set terminal svg size {width},{height} font 'DejaVu Sans,12' background '#ffffff' enhanced\n"
+         "set output '{path}'\n")
 INK = "set border lc rgb '#66727f'\nset tics textcolor rgb '#1f2933'\nset grid ytics xtics lc rgb '#e3e7ec' lt 1 lw 1\n"
 
 

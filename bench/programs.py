@@ -5,7 +5,9 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -14,7 +16,8 @@ import plan
 SKIP = 77  # a program says so: it has no such case
 SERVER_STARTS_S, SERVER_ENDS_S = 10, 5
 PYTHON = shutil.which('python3', path='/usr/bin') or 'python3'  # the one that Debian's packages are for
-SOURCES = {'tokio': ['tokio.rs'], 'go': ['go.go'], 'asyncio': ['python.py'], 'uvloop': ['python.py'], 'nginx': ['nginx.conf']}
+SOURCES = {'tokio': ['tokio.rs'], 'go': ['go.go'], 'asyncio': ['python.py'], 'uvloop': ['python.py'],
+           'nginx': ['nginx.conf']}  # of others NAME.c or NAME.cpp
 
 
 class Skipped(Exception):
@@ -53,6 +56,11 @@ class Programs:
         if not program:
             raise Skipped('not installed')
         return [program]
+
+    def server(self, folder, contestant):
+        if contestant == 'nginx':
+            return Nginx(os.path.join(self.source, folder, 'nginx.conf'))
+        return Server(self.command(folder, contestant))
 
 
 def imports(module):
@@ -132,11 +140,11 @@ class Server:
     """Runs while the `with` statement does."""
 
     def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        start_new_session=True)
-        self.pids = [self.process.pid]
+        self.command = command
 
     def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, start_new_session=True)
         try:
             self.port = self.read_port()
         except BaseException:
@@ -183,6 +191,52 @@ class Server:
             end_group(self.process)
 
 
+class Nginx(Server):
+    """It is told its port, does not say when it listens, and ends by a signal."""
+
+    def __init__(self, template):
+        nginx = shutil.which('nginx') or shutil.which('nginx', path='/usr/sbin')
+        if not nginx:
+            raise Skipped('not installed')
+        self.template, self.nginx = template, nginx
+
+    def __enter__(self):
+        self.directory = tempfile.TemporaryDirectory()
+        self.free_port = free_port()
+        path = os.path.join(self.directory.name, 'nginx.conf')
+        with open(self.template) as template, open(path, 'w') as out:
+            values = {'DIRECTORY': self.directory.name, 'PORT': str(self.free_port)}
+            out.write(re.sub('DIRECTORY|PORT', lambda found: values[found[0]], template.read()))
+        self.command = [self.nginx, '-e', 'stderr', '-c', path]
+        return super().__enter__()
+
+    def read_port(self):
+        by = time.monotonic() + SERVER_STARTS_S
+        while not listens(self.free_port):
+            if time.monotonic() > by or self.process.poll() is not None:
+                raise self.why_not('it does not listen')
+            time.sleep(0.01)
+        return self.free_port
+
+    def end(self):
+        self.process.terminate()
+        super().end()
+        self.directory.cleanup()
+
+
+def free_port():
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
+def listens(port):
+    try:
+        socket.create_connection(('127.0.0.1', port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def session_of(leader):
     """The processes of a session: a server may have children."""
     found = []
@@ -221,9 +275,9 @@ class Asking:
     seconds: float = 1
 
 
-def serve(command, asking, found):
+def serve(server, asking, found):
     """The figures of one server while a client asks it; with cpu_us of a request, and peak_mib."""
-    with Server(command) as server:
+    with server:
         said, cpu_us = (ask_by_wrk if asking.client == 'wrk' else ask_by_client)(server, asking, found)
         if not said.get('requests'):
             raise Failed('it answered no request')
@@ -271,8 +325,8 @@ def ask_by_wrk(server, asking, _):
 
 
 def wrk(command, timeout_s):
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               start_new_session=True, text=True)
     return communicate(process, timeout_s)[0]
 
 

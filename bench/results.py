@@ -131,8 +131,7 @@ def line(result, name, figures):
 def aligned(rows):
     """The first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
-            for row in rows]
+    return ['  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def table(result):
@@ -186,9 +185,9 @@ def overview(measured):
 
 def overview_line(result):
     figure, peer, met = result.case.figure, result.best_peer(), [verdict.met for verdict in result.judged()]
-    return [result.case.name, with_unit(result.median(result.case.ours), figure), with_unit(result.median('limit'), figure),
-            times(result.ratio('limit')), peer or '', with_unit(result.median(peer), figure) if peer else '',
-            times(result.ratio(peer)), f'{met.count(True)} of {len(met)}']
+    ours, limit, theirs = (with_unit(result.median(name), figure) for name in (result.case.ours, 'limit', peer))
+    return [result.case.name, ours, limit, times(result.ratio('limit')), peer or '', theirs, times(result.ratio(peer)),
+            f'{met.count(True)} of {len(met)}']
 
 
 def times(ratio):

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures duet beside its peers: runs the programs of each case in turn for several rounds, and prints a table for each.
+"""Measures duet beside its peers: runs the programs of each case in turn for several rounds; prints a table for each.
 
 usage: run.py BUILD-DIRECTORY [W…] [--quick] [--own] [--rounds N] [--json FILE] [--plots DIRECTORY]
 
-W is a workload (W1, W1s, W2, W2m, W3, W3c, W4, W5, W5m, W6, W7, W8, W9, H, scale) or a case (W2-task-8); without one, all
-but `scale` are measured. --quick takes two minutes: smaller, fewer, only the main peers. --own runs duet and its limits
-alone. A run during which others took the machine is repeated, and the quietest is kept.
+W is a workload (W1, W1s, W2, W2m, W3, W3c, W4, W5, W5m, W6, W7, W8, W9, H, scale) or a case (W2-task-8); without
+one, all but `scale` are measured. --quick takes two minutes: smaller, fewer, only the main peers. --own runs duet and
+its limits alone. A run during which others took the machine is repeated, and the quietest is kept.
 """
 import argparse
 import dataclasses
@@ -74,12 +74,12 @@ def contestants_of(case, found, options):
 
 
 def run_once(case, contestant, found, options):
-    command = [*case.before, *found.command(case.folder, contestant)]
     if case.client:
         seconds = QUICK_ASKING_S if options.quick else 1
         asking = programs.Asking(case.client, case.connections, case.connections, case.timeout_s, seconds)
-        return programs.serve(command, asking, found)
-    return programs.run([*command, *arguments_of(case, contestant, options.quick)], case.timeout_s, found.child)
+        return programs.serve(found.server(case.folder, contestant), asking, found)
+    command = [*case.before, *found.command(case.folder, contestant), *arguments_of(case, contestant, options.quick)]
+    return programs.run(command, case.timeout_s, found.child)
 
 
 def run_with_noise(run):
@@ -154,8 +154,8 @@ def chosen(words, quick, cases=plan.CASES):
     if words - known:
         there = ' '.join([*dict.fromkeys(case.workload for case in cases), 'scale'])
         sys.exit(f'bench: no such workload: {" ".join(sorted(words - known))}; there are: {there}')
-    return [case for case in cases
-            if ({case.workload.lower(), case.name.lower()} & words or not words) and (case.quick is not None or not quick)]
+    wanted = [case for case in cases if not words or {case.workload.lower(), case.name.lower()} & words]
+    return [case for case in wanted if case.quick is not None or not quick]
 
 
 def options_of(arguments, cases):
@@ -195,7 +195,8 @@ def raise_descriptors():
 
 
 def parse(words):
-    parser = argparse.ArgumentParser(usage=__doc__.split('usage: ')[1].split('\n')[0], description=__doc__.split('\n')[0])
+    usage = __doc__.split('usage: ')[1].split('\n')[0]
+    parser = argparse.ArgumentParser(usage=usage, description=__doc__.split('\n')[0])
     parser.add_argument('build')
     parser.add_argument('workloads', nargs='*', metavar='W')
     parser.add_argument('--quick', action='store_true')

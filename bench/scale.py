@@ -1,4 +1,4 @@
-"""What one operation costs as the number grows: of coroutines, timers, producers, connections, submissions that wait."""
+"""What one operation costs as the number grows: of coroutines, timers, producers, connections, submissions."""
 import dataclasses
 import statistics
 
@@ -36,7 +36,7 @@ class Line:
 def run_once(kind, size, found):
     if kind.connections:
         asking = programs.Asking('echo', size, min(size, 64), TIMEOUT_S)
-        return programs.serve(found.command('w9_echo', 'duet'), asking, found)
+        return programs.serve(found.server('w9_echo', 'duet'), asking, found)
     program = found.command('scale', 'duet')
     return programs.run([*program, f'kind={kind.kind}', f'n={size}'], TIMEOUT_S, found.child)
 

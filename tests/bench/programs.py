@@ -35,7 +35,7 @@ SCALE = 'n=20 operations=2000'
 def promised(readme):
     """Folder: the figures in the last column of its line in the table."""
     lines = re.findall(r'^\| `([wh]\d*_\w+)` \|.*\| ([^|]*) \|$', readme, re.M)
-    return {folder: [word for word in re.findall(r'`(\w+)`', figures) if FIGURE.fullmatch(word)] for folder, figures in lines}
+    return {folder: list(filter(FIGURE.fullmatch, re.findall(r'`(\w+)`', figures))) for folder, figures in lines}
 
 
 def differences(programs, found, table):
@@ -83,7 +83,8 @@ def main():
     found = programs.Programs(os.path.join(source, 'bench'), build)
     with open(os.path.join(source, 'bench', 'README.md')) as readme:
         table = promised(readme.read())
-    wrong = [*unknown_workloads(plan, table), *differences(programs, found, table), *wrong_scales(programs, plan, found)]
+    wrong = [*unknown_workloads(plan, table), *differences(programs, found, table),
+             *wrong_scales(programs, plan, found)]
     print('\n'.join(wrong) or f'{len(RUNS)} runs say what they should')
     return bool(wrong)
 
