@@ -140,7 +140,7 @@ def servers():
     """The processor time of one request is what counts: client and server share the machine."""
     for connections in 1, 64, 1000:
         enough = (Goal('krps', 90),) if connections == 1000 else ()
-        yield Case(f'W9-{connections}', 'W9', 'w9_echo', f'echo of 64 bytes, {connections} connections', 'cpu_us',
+        yield Case(f'W9-{connections}', 'W9', 'w9_echo', f'echo of 64 bytes, {connections} at a time', 'cpu_us',
                    goals=(Goal('cpu_us', 1.05, 'limit'), Goal('cpu_us', 1, PEER), *enough), client='echo',
                    connections=connections, quick={} if connections == 64 else None)
     yield Case('H', 'H', 'h_http', 'HTTP/1.1 with keep-alive, 64 connections', 'krps',

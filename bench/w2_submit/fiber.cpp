@@ -1,4 +1,4 @@
-// W2 with Boost.Fiber: functions, or tasks with a future, through a channel with a bound; a task gets a fiber of its own.
+// W2 with Boost.Fiber: functions, or tasks with a future, through a channel with a bound; each task gets a fiber.
 #include "peers/bench.hpp"
 #include "peers/fiber_loop.hpp"
 
