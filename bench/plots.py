@@ -42,7 +42,8 @@ def quoted(text):
 
 def costs(result):
     """Contestant: how many times as much as ours it costs, in time or in the inverse of speed."""
-    ratios = {name: result.ratio(name) for name in result.measured() if name != result.case.ours}
+    names = [name for name in result.measured() if name not in (result.case.ours, *result.case.aside)]
+    ratios = {name: result.ratio(name) for name in names}
     more = result.case.figure in plan.MORE_IS_BETTER
     return {name: ratio if more else 1 / ratio for name, ratio in ratios.items() if ratio}
 
@@ -53,17 +54,18 @@ def overview(path, measured):
               for name in names]
     labels = ', '.join(f'{quoted(result.case.name)} {i}' for i, result in enumerate(measured))
     curves = [f'1 with lines lw 3 lc rgb \'{COLOURS[0]}\' title \'duet\'']
-    curves += [f'${name} using 1:2 with points {style(name, i)} title {quoted(name)}' for i, name in enumerate(names)]
+    curves += [f'${name} using 1:2 with points {style(name)} title {quoted(name)}' for name in names]
     return (PAPER.format(width=max(700, 170 + 30 * len(measured)), height=560, path=path) + INK + ''.join(blocks) +
             f"set title 'Time or memory, as a multiple of duet''s: above the line a peer needs more'\n"
             f'set logscale y\nset xrange [-0.5:{len(measured) - 0.5}]\nset xtics rotate by 55 right ({labels})\n'
             f'set key outside right top\nset format y \'%g ×\'\nplot ' + ', '.join(curves) + '\n')
 
 
-def style(name, i):
-    """Limits are dashes, peers are dots of their colours."""
+def style(name):
+    """Limits are crosses, others have a colour of their own, the same in every picture."""
     if name in plan.LIMITS:
         return "pt 2 ps 0.9 lw 2 lc rgb '#1f2933'" if name == 'limit' else "pt 1 ps 0.9 lw 2 lc rgb '#66727f'"
+    i = plan.CONTESTANTS.index(name)
     return f"pt {[7, 5, 9, 11, 13][i % 5]} ps 0.8 lc rgb '{COLOURS[1 + i % (len(COLOURS) - 1)]}'"
 
 
@@ -73,7 +75,9 @@ def scale(path, lines):
     blocks = [block(line.kind.kind, line.ratios().items()) for line in lines]
     curves = [f"${line.kind.kind} using 1:2 with linespoints pt 7 ps 0.5 lw 2 lc rgb '{COLOURS[i % len(COLOURS)]}' "
               f'title {quoted(f"{line.kind.title}; {line.kind.number}")}' for i, line in enumerate(lines)]
-    return (PAPER.format(width=1000, height=520, path=path) + INK + ''.join(blocks) +
+    return (PAPER.format(width=800, height=640, path=path) + INK + ''.join(blocks) +
             "set title 'What one operation costs as the number grows, as a multiple of its cost at the smallest'\n"
-            'set logscale xy\nset xtics format \'%.0f\'\nset format y \'%g ×\'\nset key outside right top\nplot ' +
+            'set rmargin 6\n'
+            "set logscale xy\nset xtics format '%.0f'\nset format y '%g ×'\nset xlabel 'how many there are'\n"
+            'set key below Left reverse maxcols 2\nplot ' +
             ', '.join(curves) + '\n')

@@ -80,39 +80,38 @@ static duet_result memory(void *arg)
 
 /* ---- Coroutines that yield ---- */
 
-static long yields_each;
+static long yielded;
+static bool ends;
 
-static duet_result yield_often(void *arg)
+static duet_result yield_on(void *arg)
 {
     (void)arg;
-    for (long i = 0; i < yields_each; i++)
+    for (; !ends; yielded++)
         need(duet_yield() == 0, "duet_yield");
     return duet_ok();
 }
 
-static void yield_all(long each)
+static void yield_until(long count)
 {
-    duet_group group = DUET_GROUP_INIT;
-    yields_each = each;
-    for (long i = 0; i < n; i++)
-        need(duet_group_spawn(&group, NULL, yield_often, NULL, NULL) == 0, "duet_group_spawn");
-    need(duet_group_wait(&group, DUET_NEVER, NULL) == 0, "duet_group_wait");
-    need(duet_group_close(&group) == 0, "duet_group_close");
+    for (; yielded < count; yielded++)
+        need(duet_yield() == 0, "duet_yield");
 }
 
-/* n coroutines yield to each other. Their starts and ends are taken out: the cost of twice as many yields, less that
- * of as many. */
+/* n coroutines yield to each other, this one among them. Twice each has yielded before it counts. */
 static duet_result yield(void *arg)
 {
+    duet_group group = DUET_GROUP_INIT;
     (void)arg;
-    long each = at_least(operations / n, 2);
-    yield_all(1);
+    for (long i = 0; i < n - 1; i++)
+        need(duet_group_spawn(&group, NULL, yield_on, NULL, NULL) == 0, "duet_group_spawn");
+    yield_until(2 * n);
+    long first = yielded;
     int64_t start_ns = bench_now_ns();
-    yield_all(each);
-    int64_t middle_ns = bench_now_ns();
-    yield_all(2 * each);
-    int64_t ns = (bench_now_ns() - middle_ns) - (middle_ns - start_ns);
-    bench_say("ns", (double)ns / (double)(each * n));
+    yield_until(first + at_least(operations, 2 * n));
+    bench_say("ns", (double)(bench_now_ns() - start_ns) / (double)(yielded - first));
+    ends = true;
+    need(duet_group_wait(&group, DUET_NEVER, NULL) == 0, "duet_group_wait");
+    need(duet_group_close(&group) == 0, "duet_group_close");
     return duet_ok();
 }
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""duet's programs of every workload do what bench/README.md promises: with tiny sizes, they print exactly its figures.
+"""duet's programs of every workload do what bench/README.md promises: with tiny sizes, they print exactly its figures,
+and its servers answer.
 
 usage: programs.py SOURCE-DIRECTORY BUILD-DIRECTORY
 """
+import http.client
 import os
 import re
 import sys
@@ -28,7 +30,7 @@ RUNS = [
     ('w7_pipeline-duet', 'items=2000 room=10', ()),
     ('w8_jobs-duet', 'producers=2 jobs=2000 workers=2', ()),
 ]
-SERVERS = {'w9_echo': 'echo', 'h_http': 'http'}
+SERVERS = ['duet', 'streams', 'limit', 'epoll']
 SCALE = 'n=20 operations=2000'
 
 
@@ -56,9 +58,46 @@ def differences(programs, found, table):
 
 def unknown_workloads(plan, table):
     """The plan, the table and the runs above have the same workloads."""
-    planned, run = {case.folder for case in plan.CASES}, {name.split('-')[0] for name, _, _ in RUNS} | set(SERVERS)
+    planned = {case.folder for case in plan.CASES}
+    run = {name.split('-')[0] for name, _, _ in RUNS} | {'w9_echo', 'h_http'}
     if not set(table) == planned == run:
         yield f'the README has {sorted(table)}, the plan {sorted(planned)}, this test {sorted(run)}'
+
+
+def wrong_servers(programs, found):
+    """Each serves two clients, one after the other on the same connection too, and ends with its input."""
+    for folder, ask in ('w9_echo', ask_echo), ('h_http', ask_http):
+        for name in SERVERS:
+            try:
+                server = found.server(folder, name)
+                ask(programs, server, found)
+            except programs.Skipped as why:
+                if found.has(folder, name) and (folder, str(why)) != ('h_http', 'not installed'):  # llhttp is missing
+                    yield f'{folder}-{name}: {why}'
+            except (programs.Failed, OSError, AssertionError) as why:
+                yield f'{folder}-{name}: {why!r}'
+            else:
+                if server.process.returncode != 0:
+                    yield f'{folder}-{name} ends with {server.process.returncode}'
+
+
+def ask_echo(programs, server, found):
+    asking = programs.Asking('echo', connections=3, active=2, timeout_s=60, seconds=0.02)
+    figures = set(programs.serve(server, asking, found))
+    wanted = {'requests', 'krps', 'cpu_us', 'peak_mib', *QUANTILES}
+    assert figures == wanted, f'the client says {sorted(figures)}'
+
+
+def ask_http(programs, server, found):
+    with server:
+        for _ in range(2):
+            client = http.client.HTTPConnection('127.0.0.1', server.port, timeout=60)
+            for _ in range(2):
+                client.request('GET', '/')
+                answer = client.getresponse()
+                told = answer.status, answer.read(), answer.headers.get_content_type(), answer.headers['Content-Length']
+                assert told == (200, b'Hello, world!', 'text/plain', '13'), told
+            client.close()
 
 
 def wrong_scales(programs, plan, found):
@@ -84,7 +123,8 @@ def main():
     with open(os.path.join(source, 'bench', 'README.md')) as readme:
         table = promised(readme.read())
     wrong = [*unknown_workloads(plan, table), *differences(programs, found, table),
-             *wrong_scales(programs, plan, found)]
+             *wrong_scales(programs, plan, found),
+             *wrong_servers(programs, found)]
     print('\n'.join(wrong) or f'{len(RUNS)} runs say what they should')
     return bool(wrong)
 
