@@ -207,28 +207,38 @@ def parse(words):
     return parser.parse_intermixed_args(words)
 
 
+def measure_all(cases, scales, found, options, progress):
+    """What was measured until the end, or until somebody interrupted it."""
+    measured, scaled = [], []
+    try:
+        for case in cases:
+            measured.append(measure(case, found, options, progress))
+            tell(results.table(measured[-1]))
+        if scales:
+            scaled = scale.measure(found, options, progress)
+            tell(scale.table(scaled))
+    except KeyboardInterrupt:
+        progress.clear()
+        print('interrupted: the rest was not measured')
+    return measured, scaled
+
+
 def main():
     arguments = parse(sys.argv[1:])
     found = programs.Programs(os.path.dirname(os.path.abspath(__file__)), arguments.build)
     scales = 'scale' in map(str.lower, arguments.workloads)
     cases = chosen(arguments.workloads, arguments.quick) if not scales or len(arguments.workloads) > 1 else []
-    options, known, progress = options_of(arguments, cases), facts.facts(), Progress()
+    options, known = options_of(arguments, cases), facts.facts()
     raise_descriptors()
     tell([facts.words(known)])
-    measured, scaled = [], []
-    for case in cases:
-        measured.append(measure(case, found, options, progress))
-        tell(results.table(measured[-1]))
-    if scales:
-        scaled = scale.measure(found, options, progress)
-        tell(scale.table(scaled))
+    measured, scaled = measure_all(cases, scales, found, options, Progress())
     if len(measured) > 1:
         tell(results.overview(measured))
     if measured:
         print(summary(measured))
     write(arguments.json or os.path.join(arguments.build, 'bench.json'), known, options, measured, scaled)
     plots.draw(arguments.plots or arguments.build, measured, scaled)
-    return bool(ours_failed(measured))
+    return bool(ours_failed(measured) or any(line.failure for line in scaled))
 
 
 if __name__ == '__main__':
