@@ -121,7 +121,7 @@ func (c *count) took(producers, total int, produce func(int)) time.Duration {
 
 func (c *count) measureRate(total int, produce func(int)) {
 	producers := number("producers", 1)
-	c.took(producers, total/20, produce)
+	c.took(producers, total/20+1, produce)
 	say("mps", float64(total)*1e3/float64(c.took(producers, total, produce).Nanoseconds()))
 }
 

@@ -86,8 +86,8 @@ template <class Produce>
 void measure_rate(int argc, char **argv, long total, Count &count, Produce produce)
 {
     long threads = bench_long(argc, argv, "producers", 1);
-    count.expect(total / 20);
-    produce_on_threads(threads, total / 20, produce);
+    count.expect(total / 20 + 1);
+    produce_on_threads(threads, total / 20 + 1, produce);
     count.wait_ns();
 
     count.expect(total);

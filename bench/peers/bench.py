@@ -119,8 +119,8 @@ def produce_on_threads(threads, total, produce):
 def measure_rate(total, count, produce):
     """W2 and W8: produce(n) submits n pieces of work, each of which reports to `count`."""
     threads = number('producers', 1)
-    count.expect(total // 20)
-    produce_on_threads(threads, total // 20, produce)
+    count.expect(total // 20 + 1)
+    produce_on_threads(threads, total // 20 + 1, produce)
     count.wait_ns()
 
     count.expect(total)

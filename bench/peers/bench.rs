@@ -147,8 +147,8 @@ pub fn measure_rate<P: Fn(u64) + Sync>(
     produce: P,
 ) {
     let threads = arguments.get("producers", 1);
-    count.expect(total / 20);
-    produce_on_threads(threads, total / 20, &produce);
+    count.expect(total / 20 + 1);
+    produce_on_threads(threads, total / 20 + 1, &produce);
     count.wait();
 
     count.expect(total);

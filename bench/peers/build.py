@@ -51,7 +51,7 @@ def build_tokio(out):
     if all(is_newer(program, shared + [source]) for program, source in programs.items()):
         return
     target = os.path.join(out, 'cargo')
-    run(['cargo', 'build', '--offline', '--release', '-j2'], cwd=PEERS, env={**os.environ, 'CARGO_TARGET_DIR': target})
+    run(['cargo', 'build', '--offline', '--release'], cwd=PEERS, env={**os.environ, 'CARGO_TARGET_DIR': target})
     for program in programs:
         shutil.copyfile(os.path.join(target, 'release', os.path.basename(program)), program)
         os.chmod(program, 0o755)
@@ -71,7 +71,7 @@ def build_go(out):
         together = os.path.join(out, 'go', name)
         os.makedirs(together, exist_ok=True)
         copies = [shutil.copy(source, together) for source in sources]
-        run(['go', 'build', '-p', '2', '-o', program] + copies, env=env)
+        run(['go', 'build', '-o', program] + copies, env=env)
 
 
 def main():
