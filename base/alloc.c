@@ -33,6 +33,11 @@ int duet_allocator_set(const duet_allocator *given)
                 : 0;
 }
 
+bool duet__alloc_is_users(void)
+{
+    return allocator.alloc != NULL;
+}
+
 void *duet__alloc(size_t size)
 {
     note_use();

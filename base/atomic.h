@@ -27,6 +27,7 @@
 #define duet__sub_acq_rel(p, v) atomic_fetch_sub_explicit(p, v, memory_order_acq_rel)
 #define duet__or_relaxed(p, v) atomic_fetch_or_explicit(p, v, memory_order_relaxed)
 #define duet__or_acq_rel(p, v) atomic_fetch_or_explicit(p, v, memory_order_acq_rel)
+#define duet__or_release(p, v) atomic_fetch_or_explicit(p, v, memory_order_release)
 #define duet__and_acquire(p, v) atomic_fetch_and_explicit(p, v, memory_order_acquire)
 
 /* Compare and swap: on failure *expected is what was there, read relaxed. */
@@ -42,6 +43,9 @@
 #define duet__cas_acq_rel(p, expected, v)                                                          \
     atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_acq_rel,                  \
                                             memory_order_relaxed)
+
+/* Keeps the compiler from moving what is before it behind it. */
+#define duet__compiler_barrier() atomic_signal_fence(memory_order_seq_cst)
 
 /* A field that is plain in the program but that a protocol publishes: the model checks that a
  * reader sees the value it must. */

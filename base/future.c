@@ -1,5 +1,5 @@
 /* The future: one state machine, any number of waiters of both kinds, references. */
-#include "alloc.h"
+#include "block.h"
 #include "check.h"
 #include "clock.h"
 #include "context.h"
@@ -15,12 +15,37 @@
 void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const duet_opts *opts,
                        uint32_t refs)
 {
-    memset(f, 0, sizeof *f); /* nobody else can see it yet */
-    duet__store_relaxed(&f->refs, refs);
+    /* Nobody else can see it yet. */
+    duet__store_relaxed(&f->word, DUET__FUTURE_REFERENCE * (uint64_t)refs);
+    duet__store_relaxed(&f->lock.word, 0);
     f->process = duet__process;
+    f->result = duet_ok();
     f->ops = ops;
     f->drop_result = opts ? opts->drop_result : NULL;
+    f->name = NULL;
     duet__list_init(&f->waiters);
+    f->member.link.next = NULL;
+    duet__store_relaxed(&f->member.group, NULL);
+    duet__store_relaxed(&f->id, 0);
+    f->settler_holds = false;
+}
+
+duet_future *duet__future_alloc(size_t size, const duet_opts *opts)
+{
+    size_t name_size = opts && opts->name ? strlen(opts->name) + 1 : 0;
+    unsigned shelf = duet__shelf_for(size + name_size);
+    duet_future *f = duet__block_get(shelf, size + name_size);
+    if (!f)
+        return NULL;
+    f->shelf = (uint8_t)shelf;
+    if (name_size)
+        memcpy((char *)f + size, opts->name, name_size);
+    return f;
+}
+
+void duet__future_free(duet_future *f)
+{
+    duet__block_put(f->shelf, f);
 }
 
 /* ---- Names and reports ---- */
@@ -92,8 +117,8 @@ duet_future *duet_future_ref(duet_future *f)
         return NULL;
     }
     /* Who has a reference may make another: nothing to acquire or publish. */
-    uint32_t before = duet__add_relaxed(&f->refs, 1);
-    duet__check(before > 0, "a future is used after its last unref");
+    uint64_t before = duet__add_relaxed(&f->word, DUET__FUTURE_REFERENCE);
+    duet__check(before >= DUET__FUTURE_REFERENCE, "a future is used after its last unref");
     return f;
 }
 
@@ -111,7 +136,7 @@ static void last_unref(duet_future *f)
             return; /* what it was in the parent is not ours to end; its memory stays */
         duet__future_settle(f, duet_err(-ECANCELED), 0);
     }
-    uint32_t state = duet__load_relaxed(&f->state); /* ours alone; acquired by the unref */
+    uint64_t state = duet__load_relaxed(&f->word); /* ours alone; acquired by the unref */
     if (f->result.err < 0 && f->result.err != -ECANCELED && !(state & DUET__FUTURE_LOOKED))
         report_unseen_failure(f);
     if (!(state & DUET__FUTURE_TAKEN))
@@ -125,15 +150,36 @@ void duet_future_unref(duet_future *f)
         return;
     bool may_strand = f->settler_holds && !duet__is_foreign(f->process);
     /* Releases what this owner did to the future; the last one acquires what all did. */
-    uint32_t before = duet__sub_acq_rel(&f->refs, 1);
-    duet__check(before > 0, "a future is unreferenced more often than referenced");
-    if (before == 1)
+    uint64_t before = duet__sub_acq_rel(&f->word, DUET__FUTURE_REFERENCE);
+    duet__check(before >= DUET__FUTURE_REFERENCE,
+                "a future is unreferenced more often than referenced");
+    if (before < 2 * DUET__FUTURE_REFERENCE)
         last_unref(f);
     else if (may_strand)
         duet__graph_changed(f);
 }
 
 /* ---- Settling ---- */
+
+bool duet__future_watch(duet_future *f)
+{
+    if (duet__future_is_settled(f))
+        return false;
+    if (duet__load_relaxed(&f->word) & DUET__FUTURE_WATCHED) /* only settled under the lock, then */
+        return true;
+    /* Acquires the result, if there is one after all. Pairs as in duet__future_is_settled(). */
+    return !(duet__or_acq_rel(&f->word, DUET__FUTURE_WATCHED) & DUET__FUTURE_SETTLED);
+}
+
+bool duet__future_enqueue(duet_future *f, struct duet__waiter *waiter)
+{
+    duet__lock(&f->lock);
+    bool pending = duet__future_watch(f);
+    if (pending)
+        duet__list_append(&f->waiters, &waiter->link);
+    duet__unlock(&f->lock);
+    return pending;
+}
 
 bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state)
 {
@@ -146,7 +192,7 @@ bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state
     }
     f->result = result;
     /* Publishes the result. Pairs with the acquire in duet__future_is_settled(). */
-    duet__store_release(&f->state, DUET__FUTURE_SETTLED | also_state);
+    duet__or_release(&f->word, DUET__FUTURE_SETTLED | also_state);
     /* Under the lock, so that one added late cannot overtake: it goes last or finds us settled. */
     for (struct duet__waiter *waiter; (waiter = duet__waiter_pop(&f->waiters)) != NULL;)
         if (waiter->fire(waiter, f))
@@ -160,25 +206,34 @@ bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state
     return true;
 }
 
+void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state, unsigned refs)
+{
+    uint64_t word = duet__load_relaxed(&f->word), next;
+    f->result = result;
+    do {
+        if (word & DUET__FUTURE_WATCHED) {
+            duet__future_settle(f, result, also_state);
+            if (refs > 0)
+                duet_future_unref(f);
+            return;
+        }
+        next = (word - refs * (uint64_t)DUET__FUTURE_REFERENCE) | DUET__FUTURE_SETTLED | also_state;
+        /* Publishes the result, and what this owner did, as duet_future_unref() does; acquires, if
+         * it is the last one, what all did. Pairs with duet__future_is_settled(), unref, and
+         * duet__future_watch(). */
+    } while (!duet__cas_acq_rel(&f->word, &word, next));
+    if (next < DUET__FUTURE_REFERENCE)
+        last_unref(f);
+}
+
 /* ---- Looking and waiting ---- */
 
 void duet__future_looked(const duet_future *f)
 {
-    _Atomic uint32_t *state = (_Atomic uint32_t *)&f->state;
+    _Atomic uint64_t *word = (_Atomic uint64_t *)&f->word;
     /* A mark for the last unref, whose acquire sees it; publishes nothing itself. */
-    if (!(duet__load_relaxed(state) & DUET__FUTURE_LOOKED))
-        duet__or_relaxed(state, DUET__FUTURE_LOOKED);
-}
-
-/* Appends the waiter unless f is settled: then false. */
-static bool enqueue(duet_future *f, struct duet__waiter *waiter)
-{
-    duet__lock(&f->lock);
-    bool pending = !duet__future_is_settled(f);
-    if (pending)
-        duet__list_append(&f->waiters, &waiter->link);
-    duet__unlock(&f->lock);
-    return pending;
+    if (!(duet__load_relaxed(word) & DUET__FUTURE_LOOKED))
+        duet__or_relaxed(word, DUET__FUTURE_LOOKED);
 }
 
 /* 0, or why f, which was pending a moment ago, cannot be waited for here. */
@@ -197,7 +252,7 @@ static int sleep_until_settled(duet_future *f, struct duet__parker *parker, duet
 {
     struct duet__waiter waiter;
     duet__waiter_init(&waiter, parker);
-    if (!enqueue(f, &waiter))
+    if (!duet__future_enqueue(f, &waiter))
         return 0;
     return duet__wait_claimed(&waiter, &f->lock, by, shielded);
 }
@@ -303,7 +358,7 @@ int duet_future_take(duet_future *f, duet_result *ret)
         return 0;
     }
     /* One taker sees the bit clear; the value itself was acquired above. */
-    uint32_t before = duet__or_relaxed(&f->state, DUET__FUTURE_TAKEN | DUET__FUTURE_LOOKED);
+    uint64_t before = duet__or_relaxed(&f->word, DUET__FUTURE_TAKEN | DUET__FUTURE_LOOKED);
     if (before & DUET__FUTURE_TAKEN)
         return -EALREADY;
     if (ret)
@@ -392,11 +447,6 @@ static void promise_cancel(duet_future *f)
     duet_future_settle(f, duet_err(-ECANCELED));
 }
 
-static void promise_release(duet_future *f)
-{
-    duet__free(f);
-}
-
 /* May anybody but those who wait for it settle it? Each of them holds a reference if settler_holds;
  * a callback holds none. */
 static bool promise_may_settle(const duet_future *f, struct duet__look *look)
@@ -419,21 +469,22 @@ static bool promise_may_settle(const duet_future *f, struct duet__look *look)
     }
     duet__unlock(lock);
     /* A look: who holds one may let go of it meanwhile, and then has us searched again. */
-    if (!may && duet__load_relaxed((_Atomic uint32_t *)&f->refs) > waiting)
+    uint64_t word = duet__load_relaxed((_Atomic uint64_t *)&f->word);
+    if (!may && word / DUET__FUTURE_REFERENCE > waiting)
         may = duet__look_at_threads(look);
     return may;
 }
 
 static const struct duet__future_ops promise_ops = {.kind = "promise",
                                                     .cancel = promise_cancel,
-                                                    .release = promise_release,
+                                                    .release = duet__future_free,
                                                     .may_settle = promise_may_settle};
 static const struct duet__future_ops refused_ops = {
-    .kind = "work", .cancel = promise_cancel, .release = promise_release};
+    .kind = "work", .cancel = promise_cancel, .release = duet__future_free};
 
 static duet_future *promise_new(const struct duet__future_ops *ops, const duet_opts *opts)
 {
-    duet_future *f = duet__work_alloc(sizeof *f, NULL, opts);
+    duet_future *f = duet__future_alloc(sizeof *f, opts);
     if (!f)
         return NULL;
     duet__future_init(f, ops, opts, 1);
@@ -482,15 +533,16 @@ int duet_future_settle(duet_future *f, duet_result result)
 
 /* Handles for "no memory" that need none: static, never freed, never reported: one who cannot get
  * 200 bytes has heard it already. */
+#define IMMORTAL                                                                                   \
+    (DUET__FUTURE_SETTLED | DUET__FUTURE_LOOKED | DUET__FUTURE_REFUSED | DUET__FUTURE_REFERENCE)
 static void immortal_release(duet_future *f)
 {
-    duet__store_relaxed(&f->refs, 1);
+    duet__store_relaxed(&f->word, IMMORTAL);
 }
 static const struct duet__future_ops immortal_ops = {
     .kind = "work", .cancel = promise_cancel, .release = immortal_release};
 static duet_future no_memory = {
-    .state = DUET__FUTURE_SETTLED | DUET__FUTURE_LOOKED | DUET__FUTURE_REFUSED,
-    .refs = 1,
+    .word = IMMORTAL,
     .result = {.err = -ENOMEM},
     .ops = &immortal_ops,
     .name = "out of memory",

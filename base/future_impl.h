@@ -8,14 +8,21 @@
 
 #include <duet/future.h>
 
-/* The state machine. duet__future_settle() makes the one transition that matters; the other bits
- * are only ever added to a settled future. */
+/* THE WORD of a future holds its state and counts its references, so that a work which nobody waits
+ * for settles and lets go of itself in one step. Settling makes the one transition that matters;
+ * LOOKED and TAKEN are only ever added to a settled future. Every change is a read-modify-write.
+ *
+ * WATCHED says that who settles it has somebody to tell, and so needs the lock. It is set under the
+ * lock, in the step that finds the future pending: so either the settler sees it, or who sets it
+ * sees SETTLED. */
 enum duet__future_state {
     DUET__FUTURE_PENDING = 0,
     DUET__FUTURE_SETTLED = 1, /* result is constant from here on */
     DUET__FUTURE_LOOKED = 2, /* somebody saw the result: no report */
     DUET__FUTURE_TAKEN = 4, /* somebody took the value: no drop_result */
     DUET__FUTURE_REFUSED = 8, /* settled at birth: the work was never accepted */
+    DUET__FUTURE_WATCHED = 16, /* it has waiters or a group, or had them */
+    DUET__FUTURE_REFERENCE = 32, /* the unit; the bits from here on count */
 };
 
 /* What tells kinds of work apart. */
@@ -46,18 +53,19 @@ struct duet__member {
 
 /* Owned by its references: each handle, and the work itself until it has settled. */
 struct duet_future {
-    struct duet__lock lock; /* guards waiters and member.group, and the transition to SETTLED */
-    _Atomic uint32_t state; /* bits of enum duet__future_state */
-    _Atomic uint32_t refs;
-    _Atomic uint64_t id; /* 0 until somebody asks for it, or for the name of an unnamed one */
+    _Atomic uint64_t word; /* see THE WORD */
+    struct duet__lock lock; /* guards waiters and member.group */
+    uint32_t process; /* in which it lives: duet__process */
     duet_result result; /* written once, before SETTLED */
     const struct duet__future_ops *ops;
-    const char *name; /* in the same block of memory; NULL: unnamed */
     void (*drop_result)(void *ptr);
-    uint32_t process; /* in which it lives: duet__process */
-    bool settler_holds; /* a promise: DUET_SETTLER_HOLDS */
+    const char *name; /* in the same block of memory; NULL: unnamed */
     struct duet__list waiters;
     struct duet__member member;
+    _Atomic uint64_t id; /* 0 until somebody asks for it, or for the name of an unnamed one */
+    bool settler_holds; /* a promise: DUET_SETTLER_HOLDS */
+    uint8_t
+        shelf; /* where its block of memory goes (block.h); of one that has a block of its own */
 };
 
 void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const duet_opts *opts,
@@ -65,6 +73,18 @@ void duet__future_init(duet_future *f, const struct duet__future_ops *ops, const
 /* True: this call settled it. Fires its waiters in order, then its group. The caller holds a
  * reference. */
 bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state);
+/* Likewise, of one that nobody else settles; and lets go of so many of the caller's references, 0
+ * or 1. */
+void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state, unsigned refs);
+/* Under the lock: from here on who settles it takes the lock. False: it has settled. */
+bool duet__future_watch(duet_future *f);
+/* Appends the waiter; false: it has settled, and is in no queue. */
+bool duet__future_enqueue(duet_future *f, struct duet__waiter *waiter);
+/* A future, or a work that begins with one, in a block of its own of `size` bytes, with so many
+ * more behind it for its name: uninitialised, but for `shelf` and the name. NULL: no memory. */
+duet_future *duet__future_alloc(size_t size, const duet_opts *opts);
+/* Its memory, once the last reference is gone. */
+void duet__future_free(duet_future *f);
 /* Like duet_future_wait(), but has not looked at the result. */
 int duet__future_wait(duet_future *f, duet_deadline by, enum duet__wait_kind kind);
 /* Likewise, within a wait that has been entered. */
@@ -92,11 +112,11 @@ uint64_t duet__future_id(const duet_future *f);
 static inline bool duet__future_was_refused(const duet_future *f)
 {
     /* Stored together with SETTLED: by this thread, or by the loop, which can refuse it later. */
-    return duet__load_relaxed((_Atomic uint32_t *)&f->state) & DUET__FUTURE_REFUSED;
+    return duet__load_relaxed((_Atomic uint64_t *)&f->word) & DUET__FUTURE_REFUSED;
 }
 
 static inline bool duet__future_is_settled(const duet_future *f)
 {
-    /* Acquires the result. Pairs with the release in duet__future_settle(). */
-    return duet__load_acquire((_Atomic uint32_t *)&f->state) & DUET__FUTURE_SETTLED;
+    /* Acquires the result. Pairs with the release in duet__future_settle() and _finish(). */
+    return duet__load_acquire((_Atomic uint64_t *)&f->word) & DUET__FUTURE_SETTLED;
 }

@@ -59,14 +59,10 @@ static size_t enqueue_all(struct first_wait *wait, struct one_of *ones, duet_fut
         one->waiter.fire = fire_one;
         one->wait = wait;
         one->index = (int64_t)i;
-        duet__lock(&fs[i]->lock);
-        if (!duet__future_is_settled(fs[i])) {
-            duet__list_append(&fs[i]->waiters, &one->waiter.link);
+        if (duet__future_enqueue(fs[i], &one->waiter))
             wait->queued++;
-        } else if (ends(wait, fs[i])) {
+        else if (ends(wait, fs[i]))
             note_first(wait, (int64_t)i);
-        }
-        duet__unlock(&fs[i]->lock);
     }
     return i;
 }

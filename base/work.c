@@ -1,9 +1,7 @@
 #include "work.h"
-#include "alloc.h"
 #include "check.h"
 
 #include <errno.h>
-#include <string.h>
 
 /* What an opts may hold. */
 enum {
@@ -39,12 +37,7 @@ int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why)
 /* The block: the work, what hooks need, the name. */
 void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_opts *opts)
 {
-    size_t name_size = opts && opts->name ? strlen(opts->name) + 1 : 0;
-    size += duet__observed_size(hooks);
-    char *block = duet__alloc(size + name_size);
-    if (block && name_size)
-        memcpy(block + size, opts->name, name_size);
-    return block;
+    return duet__future_alloc(size + duet__observed_size(hooks), opts);
 }
 
 void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *hooks,
@@ -91,39 +84,38 @@ duet_result duet__work_run(struct duet__work *work)
 }
 
 static DUET__COLD void settle_observed(struct duet__work *work, duet_result result,
-                                       uint32_t also_state)
+                                       uint32_t also_state, unsigned refs)
 {
     duet__tell_settled(&work->parker, result);
     uint64_t before = duet__acting_set(work->parker.observed->id);
-    duet__future_settle(&work->future, result, also_state);
+    duet__future_finish(&work->future, result, also_state, refs);
     duet__acting_set(before);
 }
 
-static void settle(struct duet__work *work, duet_result result, uint32_t also_state)
+/* Whoever has a work is the only one to settle it. */
+static void settle(struct duet__work *work, duet_result result, uint32_t also_state, unsigned refs)
 {
     if (work->drop)
         duet__call_bare_in(work->parker.context, work->drop, work->arg);
     if (duet__is_observed(&work->parker))
-        settle_observed(work, result, also_state);
+        settle_observed(work, result, also_state, refs);
     else
-        duet__future_settle(&work->future, result, also_state);
+        duet__future_finish(&work->future, result, also_state, refs);
 }
 
 void duet__work_settle(struct duet__work *work, duet_result result)
 {
-    settle(work, result, 0);
+    settle(work, result, 0, 0);
 }
 
 void duet__work_end(struct duet__work *work, duet_result result)
 {
-    settle(work, result, 0);
-    duet_future_unref(&work->future);
+    settle(work, result, 0, 1);
 }
 
 void duet__work_refuse(struct duet__work *work, int err)
 {
-    settle(work, duet_err(err), err == -ECANCELED ? 0 : (uint32_t)DUET__FUTURE_REFUSED);
-    duet_future_unref(&work->future);
+    settle(work, duet_err(err), err == -ECANCELED ? 0 : (uint32_t)DUET__FUTURE_REFUSED, 1);
 }
 
 void duet__work_cancel(duet_future *f)

@@ -20,7 +20,8 @@ int duet__opts_check(const duet_opts *opts, const char **ret_why);
 /* Likewise, of a function with its opts. */
 int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why);
 /* A block of `size` bytes with room behind it for what hooks (NULL: none) need, and the name;
- * uninitialised but for the name, which duet__work_init() finds. NULL: no memory. duet__free() it. */
+ * uninitialised but for the name, which duet__work_init() finds. NULL: no memory.
+ * duet__future_free() it. */
 void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_opts *opts);
 /* With two references: the handle's and the executor's; in the context of who runs here, and
  * asleep. */

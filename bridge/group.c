@@ -141,7 +141,7 @@ static void add_member(struct group *group, duet_future *f, bool kept)
     bool waited_for = false;
     duet__lock(&f->lock);
     duet__check(!duet__load_relaxed(&f->member.group), "a future is in one group at most");
-    bool settled = duet__future_is_settled(f), cancelled = false;
+    bool settled = !duet__future_watch(f), cancelled = false;
     if (!settled || kept) {
         duet__lock(&group->lock);
         duet__store_relaxed(&f->member.group, group); /* under both locks */

@@ -13,11 +13,17 @@
  * is inside but by a reference.
  *
  * THE GATE is one word: how many submissions have a place, how many references there are, and two
- * marks. A submitter takes place and reference in one step, so who is inside a submission keeps the
- * port alive, and SHUT lets nobody in any more. Places are given back when the loop admits a
- * submission. Who finds no place announces itself by WAITERS under the lock, in a read-modify-write
- * that also looks whether a place came free meanwhile; who frees places reads that mark in the same
- * step as it frees them. So either the one sees the place or the other sees the waiter. */
+ * marks. A place keeps the port alive as a reference does: so a submission is two steps, one to get
+ * a place, where SHUT lets nobody in any more, and the push, after which the submitter touches
+ * nothing; the place goes with the node, and the loop, which has a reference, gives it back when it
+ * admits the submission. Who finds no place announces itself by WAITERS under the lock, in a
+ * read-modify-write that also looks whether a place came free meanwhile; who frees places reads that
+ * mark in the same step as it frees them. So either the one sees the place or the other sees the
+ * waiter.
+ *
+ * WHO WAITS FOR A PLACE is woken when half of them are free, so that each wake-up is worth many
+ * submissions; one is woken before, now and then, so that others who keep the inbox full cannot keep
+ * it out for ever. */
 #include "inbox.h"
 #include "alloc.h"
 #include "check.h"
@@ -36,20 +42,22 @@
 
 enum {
     LINE = 64, /* bytes of the cache */
+    WAKES_WHILE_FULL = 16, /* of those who wait, while as many submissions come as have places */
 };
 
 /* Owned by its loop; freed when the last reference is gone. */
 struct duet__port {
     void *block; /* as it was allocated; constant */
-    /* Producers and the loop, each in a cache line of its own. */
+    /* A submission changes both, one after the other: in one cache line, it fetches one. */
     _Alignas(LINE) struct duet__mpsc queue;
-    _Alignas(LINE) _Atomic uint64_t gate;
+    _Atomic uint64_t gate;
     /* Constant. */
     _Alignas(LINE) int event_fd;
     uint32_t places;
     enum duet_when_full when_full;
     /* The loop's thread. */
-    uint64_t signals_owed;
+    _Alignas(LINE) uint64_t signals_owed;
+    uint32_t admitted; /* since it last woke one who waits for a place */
     /* Guards the waiters, and WAITERS being cleared. */
     struct duet__lock room_lock;
     struct duet__list room;
@@ -102,12 +110,19 @@ bool duet__port_try_ref(struct duet__port *port)
     return true;
 }
 
-bool duet__port_unref(struct duet__port *port)
+/* Gives a reference, or a place that keeps the port alive likewise, back: true, that was the last. */
+static bool let_go(struct duet__port *port, uint64_t of)
 {
     /* Releases what this owner did; the last one acquires what all did. */
-    uint64_t before = duet__sub_acq_rel(&port->gate, REFERENCE);
-    duet__check(before >= REFERENCE, "a loop is unreferenced more often than referenced");
-    return before / REFERENCE == 1;
+    uint64_t before = duet__sub_acq_rel(&port->gate, of);
+    duet__check(before >= REFERENCE || of == PLACE,
+                "a loop is unreferenced more often than referenced");
+    return ((before - of) & ~(SHUT | WAITERS)) == 0;
+}
+
+bool duet__port_unref(struct duet__port *port)
+{
+    return let_go(port, REFERENCE);
 }
 
 /* ---- Posting ---- */
@@ -187,11 +202,9 @@ bool duet__port_close(struct duet__port *port)
 
 /* ---- The gate ---- */
 
-/* If the gate, as it was before places came free, says so: lets up to `count` waiters try for one. */
-static void wake_waiters(struct duet__port *port, uint64_t gate, unsigned count)
+/* Lets up to `count` of those who wait try for a place. */
+static void wake_waiters(struct duet__port *port, unsigned count)
 {
-    if (!(gate & WAITERS))
-        return;
     duet__lock(&port->room_lock);
     struct duet__waiter *waiter;
     for (; count > 0 && (waiter = duet__waiter_pop(&port->room)) != NULL; count--)
@@ -205,7 +218,14 @@ void duet__port_admitted(struct duet__port *port, unsigned count)
 {
     /* One object's order decides: see THE GATE. Publishes nothing. */
     uint64_t before = duet__sub_release(&port->gate, PLACE * count);
-    wake_waiters(port, before, count);
+    if (!(before & WAITERS))
+        return;
+    port->admitted += count;
+    bool half_is_free = places_taken(before) - count <= port->places / 2;
+    if (!half_is_free && port->admitted < port->places / WAKES_WHILE_FULL)
+        return;
+    port->admitted = 0;
+    wake_waiters(port, half_is_free ? UINT32_MAX : 1);
 }
 
 bool duet__port_shut(struct duet__port *port)
@@ -216,7 +236,8 @@ bool duet__port_shut(struct duet__port *port)
             return false;
         /* One object's order decides who is first, and who still gets in. */
     } while (!duet__cas_acq_rel(&port->gate, &gate, (gate | SHUT) + REFERENCE));
-    wake_waiters(port, gate, UINT32_MAX);
+    if (gate & WAITERS)
+        wake_waiters(port, UINT32_MAX);
     return true;
 }
 
@@ -230,20 +251,19 @@ size_t duet__port_waiting(struct duet__port *port)
     return places_taken(duet__load_relaxed(&port->gate)); /* a number to show */
 }
 
-/* Takes a place and a reference; or only a reference, to wait for a place. */
-static int try_enter(struct duet__port *port, bool may_wait)
+/* Takes a place, in exchange for `has`; or, if there is none, `instead`: 0, -EAGAIN. -ESHUTDOWN:
+ * nothing is changed. */
+static int try_enter(struct duet__port *port, uint64_t has, uint64_t instead)
 {
-    uint64_t gate = duet__load_relaxed(&port->gate), next;
-    bool room;
+    uint64_t gate = duet__load_relaxed(&port->gate), takes;
     do {
         if (gate & SHUT)
             return -ESHUTDOWN;
-        room = places_taken(gate) < port->places;
-        if (!room && !may_wait)
+        takes = places_taken(gate) < port->places ? PLACE : instead;
+        if (takes == has)
             return -EAGAIN;
-        next = gate + REFERENCE + (room ? PLACE : 0);
-    } while (!duet__cas_acquire(&port->gate, &gate, next)); /* publishes nothing */
-    return room ? 0 : -EAGAIN;
+    } while (!duet__cas_acquire(&port->gate, &gate, gate + takes - has)); /* publishes nothing */
+    return takes == PLACE ? 0 : -EAGAIN;
 }
 
 /* With a reference: sleeps until a place may be free. 0, -ETIME, -ECANCELED. */
@@ -267,23 +287,28 @@ int duet__inbox_enter(duet_loop *loop, bool refuse, duet_deadline by)
     struct duet__port *port = loop->port;
     struct duet__parker *here = duet__here();
     bool may_wait = !refuse && port->when_full == DUET_FULL_WAIT && here->ops->may_wait;
-    for (;;) {
-        int rc = try_enter(port, may_wait);
-        if (rc != -EAGAIN || !may_wait)
-            return rc;
+    int rc = try_enter(port, 0, may_wait ? REFERENCE : 0);
+    if (rc != -EAGAIN || !may_wait)
+        return rc;
+    while (rc == -EAGAIN) { /* with a reference */
         rc = duet__wait_begin(here, by, here->shields > 0);
         if (rc == 0)
             rc = wait_for_place(port, here, by);
-        duet_loop_unref(loop);
-        if (rc < 0)
-            return rc;
+        if (rc == 0)
+            rc = try_enter(port, REFERENCE, REFERENCE);
     }
+    if (rc < 0)
+        duet_loop_unref(loop);
+    return rc;
 }
 
 int duet__inbox_push(duet_loop *loop, struct duet__node *node)
 {
+    struct duet__port *port = loop->port;
     node->counted = true;
-    int rc = duet__port_post(loop->port, node) ? 0 : -ESHUTDOWN;
-    duet_loop_unref(loop);
-    return rc;
+    if (duet__port_post(port, node))
+        return 0; /* the loop may be gone */
+    if (let_go(port, PLACE))
+        duet__loop_gone(loop);
+    return -ESHUTDOWN;
 }

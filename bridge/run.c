@@ -38,7 +38,7 @@ static int run_on(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts
     int rc = 0;
     if (!duet__future_was_refused(f)) {
         loop->main = f;
-        duet__list_append(&f->waiters, &end.waiter.link); /* nobody runs the loop yet */
+        duet__future_enqueue(f, &end.waiter); /* nobody runs the loop yet */
         rc = duet_loop_run(loop);
     }
     if (rc == 0 && duet__future_was_refused(f))

@@ -1,6 +1,6 @@
 /* Work enters a loop: coroutines, callbacks, callbacks at a moment. */
 #include "submit.h"
-#include "alloc.h"
+#include "block.h"
 #include "check.h"
 #include "context.h"
 #include "inbox.h"
@@ -94,7 +94,7 @@ struct soon {
 static void soon_free(struct soon *soon)
 {
     duet__context_drop(soon->context);
-    duet__free(soon);
+    duet__block_put(duet__shelf_for(sizeof *soon), soon);
 }
 
 static void soon_run(struct duet__node *node, void *consumer)
@@ -111,7 +111,7 @@ int duet_call_soon_with(duet_loop *loop, duet_callback *fn, void *arg, duet_call
 {
     if (!loop || !fn)
         return duet__bad_argument(__func__, loop ? "fn is NULL" : "loop is NULL");
-    struct soon *soon = duet__alloc(sizeof *soon);
+    struct soon *soon = duet__block_get(duet__shelf_for(sizeof *soon), sizeof *soon);
     if (!soon)
         return -ENOMEM;
     *soon = (struct soon){.node.run = soon_run,

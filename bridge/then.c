@@ -82,7 +82,7 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
     bool posted = true;
     if (!settled)
         duet__lock(&f->lock);
-    if (!settled && !duet__future_is_settled(f))
+    if (!settled && duet__future_watch(f))
         duet__list_append(&f->waiters, &then->waiter.link);
     else
         posted = duet__port_post(loop->port, &then->node);

@@ -22,11 +22,11 @@ enum {
     REPORT_WAIT_MS = 200,
 };
 
-static _Thread_local duet_loop *loop_here;
+_Thread_local duet_loop *duet__loop_here;
 
 duet_loop *duet_loop_self(void)
 {
-    return loop_here;
+    return duet__loop_here;
 }
 
 /* ---- Configuration ---- */
@@ -79,7 +79,7 @@ static void reset(void)
 {
     duet__store_relaxed(&all_lock.word, 0);
     duet__list_init(&all);
-    loop_here = NULL;
+    duet__loop_here = NULL;
 }
 DUET__IN_CHILD(reset)
 
@@ -155,11 +155,11 @@ static void stacks_init(duet_loop *loop)
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         duet__stacks_init(&loop->stacks[i], (size_t)1 << (DUET__STACK_CLASS_LEAST + i),
                           duet__task_stack_main, &stacks_ops, loop);
+    loop->usual_stacks = duet__loop_stacks(loop, loop->config.stack_size);
 }
 
-struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size)
+struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t size)
 {
-    size_t size = stack_size ? stack_size : loop->config.stack_size;
     int i = 0;
 #if defined(DUET__ASAN) || defined(DUET__TSAN)
     i = 17 - DUET__STACK_CLASS_LEAST; /* frames are larger: no less than 128 KiB */
@@ -246,6 +246,7 @@ int duet_loop_open(duet_loop **ret, const duet_loop_config *config)
     duet__run_queue_init(&loop->arrivals);
     duet__list_init(&loop->live);
     stacks_init(loop);
+    duet__glance_init(&loop->running);
     list_loop(loop);
     *ret = loop;
     return 0;
@@ -265,15 +266,19 @@ duet_loop *duet_loop_ref(duet_loop *loop)
     return loop;
 }
 
-void duet_loop_unref(duet_loop *loop)
+void duet__loop_gone(duet_loop *loop)
 {
-    if (!loop || duet__is_foreign(loop->process) || !duet__port_unref(loop->port))
-        return;
     unlist_loop(loop);
     if (loop->has_thread) /* let go of without a close: nobody will join it */
         pthread_detach(loop->thread);
     duet__port_free(loop->port);
     loop_free(loop);
+}
+
+void duet_loop_unref(duet_loop *loop)
+{
+    if (loop && !duet__is_foreign(loop->process) && duet__port_unref(loop->port))
+        duet__loop_gone(loop);
 }
 
 /* ---- Running ---- */
@@ -312,7 +317,7 @@ int duet__loop_take(duet_loop *loop, const char *function)
         return duet__bad_argument(function, "loop is NULL");
     if (duet__is_foreign(loop->process))
         return -EOWNERDEAD;
-    if (loop_here)
+    if (duet__loop_here)
         return -EDEADLK;
     if (!claim(loop))
         return -EALREADY;
@@ -333,7 +338,8 @@ int duet__loop_begin(duet_loop *loop, int event_fd)
     duet__ring_watch(&loop->ring, duet__port_fd(loop->port));
     duet__co_adopt(&loop->scheduler);
     spin_init(loop);
-    loop_here = loop;
+    loop->errno_here = &errno;
+    duet__loop_here = loop;
     return 0;
 }
 
@@ -346,8 +352,7 @@ void duet__loop_started(duet_loop *loop, enum duet__turns how)
 void duet__loop_finish(duet_loop *loop)
 {
     duet__store_relaxed(&loop->turns, DUET__TURNS_NOT);
-    duet__task_trim(loop, 0, SIZE_MAX);
-    loop_here = NULL;
+    duet__loop_here = NULL;
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         duet__stacks_fini(&loop->stacks[i]);
     duet__co_release();
@@ -498,11 +503,10 @@ static void list_stuck(duet_loop *loop, duet_receipt *receipt)
 {
     static const char runs_on[] = "nothing: it runs on, and its loop does not turn";
     char place[64];
-    duet__lock(&loop->running_lock);
-    struct duet__task *task = duet__load_relaxed(&loop->running); /* it cannot end meanwhile */
+    struct duet__task *task = duet__glance_begin(&loop->running); /* it cannot end meanwhile */
     if (task)
         duet_future_ref(&task->work.future);
-    duet__unlock(&loop->running_lock);
+    duet__glance_end(&loop->running);
     if (task) {
         list_task(loop, task, runs_on, receipt);
         duet_future_unref(&task->work.future);
@@ -549,7 +553,7 @@ static int may_await(const char *function, duet_loop *loop)
         return duet__bad_argument(function, "loop is NULL");
     if (duet__is_foreign(loop->process))
         return -EOWNERDEAD;
-    if (loop_here == loop ||
+    if (duet__loop_here == loop ||
         (!duet__here()->ops->may_wait && is_claimed(loop) && !duet__future_is_settled(&loop->end)))
         return -EDEADLK;
     return 0;

@@ -2,6 +2,7 @@
 #pragma once
 #include "co/stack.h"
 #include "future_impl.h"
+#include "glance.h"
 #include "heap.h"
 #include "port.h"
 #include "ring.h"
@@ -44,10 +45,11 @@ struct duet__guest {
     int64_t armed_ns; /* what the timer is set to; DUET__NEVER: nothing */
 };
 
-/* A queue of nodes, first in, first out; the loop's thread alone. */
+/* A queue of nodes, first in, first out; the loop's thread alone. Two counters, so that a push does
+ * not wait for the pop before it. */
 struct duet__run_queue {
     struct duet__node *first, **end;
-    size_t count;
+    size_t pushed, popped;
 };
 
 /* Owned by its references, which are counted in the port; the last one frees it. */
@@ -68,14 +70,13 @@ struct duet_loop {
     pthread_t thread; /* joined by close; see has_thread */
     bool has_thread; /* set before anybody else knows the loop, cleared by who joins */
 
-    /* The coroutine that runs at this moment, for a closer to name it from outside. Relaxed; the
-     * lock is taken to read it and when a coroutine ends, so what is read cannot go meanwhile. */
-    struct duet__lock running_lock;
-    _Atomic(struct duet__task *) running;
+    /* The task that runs at this moment, for a closer to name it from outside. */
+    struct duet__glance running;
 
     /* The loop's thread, or whoever claimed it: */
     struct duet__ring ring;
     struct duet__co scheduler; /* the thread's own stack */
+    int *errno_here; /* the thread's errno */
     const struct duet__parker
         *outer; /* who runs the loop: it cannot go on before the loop has ended */
     int64_t now_ns; /* the clock at the beginning of this turn */
@@ -100,12 +101,16 @@ struct duet_loop {
     bool told_no_stack;
     bool buried; /* it never ran, and never will: callbacks are dropped */
     struct duet__guest guest;
-    struct duet__block *blocks; /* of plain tasks that have gone, for the next ones */
-    size_t block_count;
     struct duet__spin spin;
+    struct duet__stacks *usual_stacks; /* of those that do not say otherwise */
     struct duet__stacks stacks[DUET__STACK_CLASSES];
 };
 
+/* The loop that runs on this thread; NULL: none. */
+extern _Thread_local duet_loop *duet__loop_here;
+
+/* By who has let go of what last kept its port alive: frees it. */
+void duet__loop_gone(duet_loop *loop);
 /* Turns until the loop has been stopped and everything has ended. */
 void duet__loop_turn_until_stopped(duet_loop *loop);
 /* One turn, which takes first what the ring has, without a wait at its end. */
@@ -146,13 +151,18 @@ void duet__loop_drain(duet_loop *loop);
 int duet__loop_await_end(duet_loop *loop, duet_deadline by);
 int duet__loop_list_left(duet_loop *loop, duet_receipt *receipt);
 /* The stacks for coroutines of this size. */
-struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t stack_size);
+struct duet__stacks *duet__loop_stacks(duet_loop *loop, size_t size);
 
 static inline void duet__run_queue_init(struct duet__run_queue *queue)
 {
     queue->first = NULL;
     queue->end = &queue->first;
-    queue->count = 0;
+    queue->pushed = queue->popped = 0;
+}
+
+static inline size_t duet__run_queue_count(const struct duet__run_queue *queue)
+{
+    return queue->pushed - queue->popped;
 }
 
 static inline void duet__run_queue_push(struct duet__run_queue *queue, struct duet__node *node)
@@ -160,7 +170,7 @@ static inline void duet__run_queue_push(struct duet__run_queue *queue, struct du
     node->next = NULL;
     *queue->end = node;
     queue->end = &node->next;
-    queue->count++;
+    queue->pushed++;
 }
 
 static inline struct duet__node *duet__run_queue_pop(struct duet__run_queue *queue)
@@ -171,7 +181,7 @@ static inline struct duet__node *duet__run_queue_pop(struct duet__run_queue *que
     queue->first = node->next;
     if (!queue->first)
         queue->end = &queue->first;
-    queue->count--;
+    queue->popped++;
     return node;
 }
 

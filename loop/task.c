@@ -1,4 +1,3 @@
-#include "alloc.h"
 #include "check.h"
 #include "log.h"
 #include "loop_impl.h"
@@ -7,11 +6,6 @@
 
 enum {
     JOINS_A_TURN = 256,
-#ifdef DUET__ASAN
-    BLOCKS_MOST = 0,
-#else
-    BLOCKS_MOST = 4096,
-#endif
 };
 
 static struct duet__task *task_of_parker(struct duet__parker *parker)
@@ -48,24 +42,26 @@ static struct duet__task *next_to_resume(duet_loop *loop)
 static inline void becomes_running(duet_loop *loop, struct duet__task *task)
 {
     duet__here_set(&task->work.parker);
-    duet__store_relaxed(&loop->running, task);
+    duet__glance_show(&loop->running, task);
 }
 
 /* Leaves this coroutine for the next, or for the scheduler; returns when it runs again, with errno as
  * it was. One that hooks are told of returns to who tells them. */
-static void leave(struct duet__task *task)
+static inline void leave(struct duet__task *task)
 {
-    int saved_errno = errno;
-    duet_loop *loop = task->loop;
+    duet_loop *loop = duet__loop_here; /* its own; known before the task is */
+    int saved_errno = *loop->errno_here;
     struct duet__task *next = duet__is_observed(&task->work.parker) ? NULL : next_to_resume(loop);
-    if (!next) {
-        duet__co_switch(&task->stack->co, &loop->scheduler);
-    } else if (next != task) {
+    if (next == task)
+        return;
+    struct duet__co *to = &loop->scheduler;
+    if (next) {
         check_stack(task->stack);
         becomes_running(loop, next);
-        duet__co_switch(&task->stack->co, &next->stack->co);
+        to = &next->stack->co;
     }
-    errno = saved_errno;
+    duet__co_switch(&task->stack->co, to);
+    *loop->errno_here = saved_errno;
 }
 
 /* By the loop, of a coroutine that sleeps without a deadline: its timer is free to look again. */
@@ -134,7 +130,7 @@ int64_t duet__loop_next_join_ns(const duet_loop *loop)
 static void task_wake(struct duet__parker *parker)
 {
     struct duet__task *task = task_of_parker(parker);
-    if (duet_loop_self() == task->loop) {
+    if (duet__loop_here == task->loop) {
         duet__loop_ready(task->loop, &task->node);
         return;
     }
@@ -166,7 +162,7 @@ static void task_pass(struct duet__parker *parker)
     struct duet__task *task = task_of_parker(parker);
     if (duet__is_observed(parker))
         note_pass(task);
-    duet__loop_ready(task->loop, &task->node);
+    duet__loop_ready(duet__loop_here, &task->node);
     leave(task);
 }
 
@@ -217,55 +213,10 @@ int duet_yield(void)
 
 /* ---- The future's side ---- */
 
-/* Blocks of tasks go back and forth between coroutines that end and others that start; the general
- * allocator is slower, and gives the memory of a burst back to the kernel each time. So a loop keeps
- * some of its own; all plain ones are alike, be they of this loop or of one that was at its place.
- * AddressSanitizer had better see each. */
-struct duet__block {
-    struct duet__block *next;
-};
-
-static void *block_get(duet_loop *loop)
-{
-    struct duet__block *block = duet_loop_self() == loop ? loop->blocks : NULL;
-    if (!block)
-        return duet__alloc(sizeof(struct duet__task));
-    loop->blocks = block->next;
-    loop->block_count--;
-    return block;
-}
-
-static void block_put(const duet_loop *of, struct duet__block *block)
-{
-    duet_loop *loop = duet_loop_self();
-    if (!loop || loop != of || loop->block_count + 1 > BLOCKS_MOST) { /* `of` may be gone */
-        duet__free(block);
-        return;
-    }
-    block->next = loop->blocks;
-    loop->blocks = block;
-    loop->block_count++;
-}
-
-bool duet__task_trim(duet_loop *loop, size_t keep, size_t most)
-{
-    for (; most > 0 && loop->block_count > keep; most--) {
-        struct duet__block *block = loop->blocks;
-        loop->blocks = block->next;
-        loop->block_count--;
-        duet__free(block);
-    }
-    return loop->block_count > keep;
-}
-
 static void task_release(duet_future *f)
 {
-    struct duet__task *task = duet__container(f, struct duet__task, work.future);
-    duet__work_fini(&task->work);
-    if (task->is_plain)
-        block_put(task->loop, (void *)task);
-    else
-        duet__free(task);
+    duet__work_fini(duet__container(f, struct duet__work, future));
+    duet__future_free(f);
 }
 
 /* One that has not started will; one that has settles when its function returns. */
@@ -337,9 +288,7 @@ static void coroutine_end(duet_loop *loop, struct duet__task *task)
 {
     struct duet__stack *stack = task->stack;
     stack->co.name = NULL;
-    duet__lock(&loop->running_lock); /* whoever names it from outside has finished */
-    duet__store_relaxed(&loop->running, NULL);
-    duet__unlock(&loop->running_lock);
+    duet__glance_hide(&loop->running); /* whoever names it from outside has finished */
     loop->coroutine_count--;
     duet__stacks_put(stack);
     task_end(task, loop->result);
@@ -347,7 +296,7 @@ static void coroutine_end(duet_loop *loop, struct duet__task *task)
 
 static size_t ready_count(const duet_loop *loop)
 {
-    return loop->ready.count + loop->arrivals.count;
+    return duet__run_queue_count(&loop->ready) + duet__run_queue_count(&loop->arrivals);
 }
 
 static DUET__COLD void tell_step_began(duet_loop *loop, struct duet__task *task)
@@ -371,7 +320,7 @@ static inline struct duet__task *run_steps(duet_loop *loop, struct duet__task *t
     becomes_running(loop, task);
     duet__co_switch(&loop->scheduler, &task->stack->co);
     duet__here_set(duet__here_bare());
-    task = duet__load_relaxed(&loop->running); /* our own */
+    task = duet__glance_own(&loop->running);
     check_stack(task->stack);
     return task;
 }
@@ -379,7 +328,7 @@ static inline struct duet__task *run_steps(duet_loop *loop, struct duet__task *t
 static inline void after_step(duet_loop *loop, struct duet__task *task)
 {
     if (task->stack->work)
-        duet__store_relaxed(&loop->running, NULL);
+        duet__glance_show(&loop->running, NULL);
     else
         coroutine_end(loop, task);
 }
@@ -412,7 +361,8 @@ static int take_stack(duet_loop *loop, struct duet__task *task)
 {
     if (loop->config.coroutines_max && loop->coroutine_count >= loop->config.coroutines_max)
         return -EAGAIN;
-    task->stack = duet__stacks_get(duet__loop_stacks(loop, task->stack_size));
+    task->stack = duet__stacks_get(task->stack_size ? duet__loop_stacks(loop, task->stack_size)
+                                                    : loop->usual_stacks);
     if (task->stack) {
         loop->coroutine_count++;
         return 0;
@@ -453,16 +403,13 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
                                    void *arg, const duet_opts *opts)
 {
     struct duet__hooks *hooks = duet__is_foreign(loop->process) ? NULL : loop->hooks;
-    bool is_plain = !hooks && !(opts && opts->name);
-    struct duet__task *task =
-        is_plain ? block_get(loop) : duet__work_alloc(sizeof *task, hooks, opts);
+    struct duet__task *task = duet__work_alloc(sizeof *task, hooks, opts);
     if (!task)
         return NULL;
     duet__work_init(&task->work, sizeof *task, hooks, ops, &task_parker_ops, fn, arg, opts);
     task->node.counted = false;
     task->timer.place = 0;
     task->loop = loop;
-    task->is_plain = is_plain;
     task->started = task->passes = false;
     duet__store_relaxed(&task->since_ns, 0);
     task->stack = NULL;
@@ -474,7 +421,7 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
 /* To the hooks, before anybody else knows it. */
 static DUET__COLD void tell_spawned(duet_loop *loop, struct duet__task *task)
 {
-    size_t queued = duet_loop_self() == loop ? ready_count(loop) : duet__port_waiting(loop->port);
+    size_t queued = duet__loop_here == loop ? ready_count(loop) : duet__port_waiting(loop->port);
     duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, task->work.parker.observed->spawned_ns,
                queued);
 }
@@ -564,7 +511,7 @@ struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_ca
 
 duet_future *duet_spawn_with(duet_fn *fn, void *arg, const duet_opts *opts)
 {
-    duet_loop *loop = duet_loop_self();
+    duet_loop *loop = duet__loop_here;
     const char *why = NULL;
     duet__check(loop != NULL,
                 "duet_spawn() runs on a loop's thread; from others use duet_submit()");

@@ -23,7 +23,6 @@ struct duet__task {
     duet_loop *loop;
     struct duet__list live; /* in the loop's list from its start to its end */
     bool started; /* written by the loop while the task is not asleep */
-    bool is_plain; /* its block holds nothing else; constant */
     bool passes; /* of an observed one: it stands aside, and waits for nothing */
     _Atomic int64_t since_ns; /* when it started; relaxed */
     struct duet__stack *stack; /* from its start to its end; NULL: not started, or has none */
@@ -36,9 +35,6 @@ struct duet__task {
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts);
 struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
                                          void *arg);
-/* By its loop, of blocks that it keeps for further tasks: frees them but for so many, though not more
- * than a few at a time: true, if there are more to free. */
-bool duet__task_trim(duet_loop *loop, size_t keep, size_t most);
 /* The coroutine that runs here; NULL: something else does. */
 struct duet__task *duet__task_here(void);
 /* Is this a coroutine of this loop? */

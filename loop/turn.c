@@ -1,4 +1,5 @@
 /* The turn: receive → expire → admit → run → complete or rest. */
+#include "block.h"
 #include "check.h"
 #include "log.h"
 #include "loop_impl.h"
@@ -9,8 +10,6 @@ enum {
     RUN_BUDGET = 64, /* nodes run in a turn, before timers and I/O are looked at again */
     ADMIT_BUDGET = 64, /* submissions admitted in a turn, so that a flood starves nobody */
     TRIM_EVERY_NS = 10000000,
-    BLOCKS_KEPT = 256, /* of tasks, by a loop that rests */
-    BLOCKS_TRIMMED = 64, /* at each rest, until it has no more */
 };
 
 /* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
@@ -79,7 +78,7 @@ static bool something_came(void *arg)
 /* Could only other threads give it anything to do? */
 static bool only_others_could(const duet_loop *loop)
 {
-    return loop->live_count == loop->joined && loop->ready.count == 0 && loop->arrivals.count == 0;
+    return loop->live_count == loop->joined && !loop->ready.first && !loop->arrivals.first;
 }
 
 /* Odd from after its mark that it sleeps until before it takes anything. Whoever reads it, in a
@@ -145,7 +144,7 @@ int64_t duet__loop_begin_rest(duet_loop *loop)
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         if (loop->stacks[i].warm_count > 0)
             more_to_trim |= duet__stacks_trim(&loop->stacks[i]);
-    more_to_trim |= duet__task_trim(loop, BLOCKS_KEPT, BLOCKS_TRIMMED);
+    more_to_trim |= duet__blocks_trim();
     if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
         by_ns = loop->now_ns + TRIM_EVERY_NS;
     return by_ns;
@@ -181,7 +180,7 @@ void duet__loop_turn_until_stopped(duet_loop *loop)
 {
     for (;;) {
         turn(loop);
-        if (loop->ready.count == 0 && loop->arrivals.count == 0) {
+        if (!loop->ready.first && !loop->arrivals.first) {
             if (duet__loop_try_end(loop))
                 return;
             rest(loop);
@@ -198,7 +197,7 @@ void duet__loop_turn_once(duet_loop *loop)
 
 bool duet__loop_has_more(duet_loop *loop)
 {
-    return loop->ready.count > 0 || loop->arrivals.count > 0 || something_came(loop);
+    return loop->ready.first || loop->arrivals.first || something_came(loop);
 }
 
 void duet__loop_bury(duet_loop *loop)
@@ -207,7 +206,7 @@ void duet__loop_bury(duet_loop *loop)
     do {
         receive(loop);
         admit(loop);
-        while (loop->ready.count > 0)
+        while (loop->ready.first)
             run_ready(loop);
-    } while (loop->arrivals.count > 0 || !duet__port_close(loop->port));
+    } while (loop->arrivals.first || !duet__port_close(loop->port));
 }

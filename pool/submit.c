@@ -1,5 +1,4 @@
 /* How jobs come: admission, the queue, and what is cancelled before it runs. */
-#include "alloc.h"
 #include "check.h"
 #include "clock.h"
 #include "pool_impl.h"
@@ -11,9 +10,8 @@
 
 static void job_release(duet_future *f)
 {
-    struct duet__job *job = duet__job_of(f);
-    duet__work_fini(&job->work);
-    duet__free(job);
+    duet__work_fini(&duet__job_of(f)->work);
+    duet__future_free(f);
 }
 
 static const char *job_place(const duet_future *f, char *buf, size_t size)

@@ -149,16 +149,6 @@ static bool fire(struct duet__waiter *waiter, duet_future *settled)
     return false;
 }
 
-static bool enqueue_on_future(duet_future *f, struct duet__waiter *waiter)
-{
-    duet__lock(&f->lock);
-    bool pending = !duet__future_is_settled(f);
-    if (pending)
-        duet__list_append(&f->waiters, &waiter->link);
-    duet__unlock(&f->lock);
-    return pending;
-}
-
 static bool enqueue_on_event(struct duet__event *event, struct duet__waiter *waiter)
 {
     duet__queue_lock(&event->queue);
@@ -183,7 +173,7 @@ static bool enqueue(const duet_case *one, struct place *place)
         return true;
     case DUET_CASE_FUTURE:
         waiter->fire = fire;
-        return enqueue_on_future(one->on, waiter);
+        return duet__future_enqueue(one->on, waiter);
     case DUET_CASE_EVENT:
         waiter->fire = fire;
         return enqueue_on_event(one->on, waiter);

@@ -1,25 +1,16 @@
-/* What surrounds every switch: the sanitizers and valgrind are told which stack runs. */
+/* How stacks come and go: the sanitizers and valgrind are told of them. */
 #include "co.h"
 
 #ifdef DUET__ASAN
 #include <pthread.h>
 #include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef DUET__TSAN
-#include <sanitizer/tsan_interface.h>
 #endif
 #ifdef DUET__HAVE_VALGRIND
 #include <valgrind/valgrind.h>
 #endif
 #include <string.h>
 
-static _Thread_local struct duet__co *running;
-
-struct duet__co *duet__co_running(void)
-{
-    return running;
-}
+_Thread_local struct duet__co *duet__co_running;
 
 #ifdef DUET__ASAN
 /* The first switch to a stack ends here, not behind duet__switch(). */
@@ -50,7 +41,7 @@ void duet__co_init(struct duet__co *co, char *low, char *high, void (*entry)(voi
 #ifdef DUET__HAVE_VALGRIND
     co->valgrind_id = VALGRIND_STACK_REGISTER(low, high);
 #endif
-    co->sp = duet__switch_prepare(low, high, entry, arg);
+    co->at = duet__switch_prepare(low, high, entry, arg);
 }
 
 void duet__co_adopt(struct duet__co *co)
@@ -74,7 +65,7 @@ void duet__co_adopt(struct duet__co *co)
 
 void duet__co_release(void)
 {
-    running = NULL;
+    duet__co_running = NULL;
 }
 
 void duet__co_fini(struct duet__co *co)
@@ -86,19 +77,4 @@ void duet__co_fini(struct duet__co *co)
     VALGRIND_STACK_DEREGISTER(co->valgrind_id);
 #endif
     (void)co;
-}
-
-void duet__co_switch(struct duet__co *from, struct duet__co *to)
-{
-    running = to;
-#ifdef DUET__ASAN
-    __sanitizer_start_switch_fiber(&from->fake_stack, to->low, (size_t)(to->high - to->low));
-#endif
-#ifdef DUET__TSAN
-    __tsan_switch_to_fiber(to->fiber, 0);
-#endif
-    duet__switch(&from->sp, to->sp);
-#ifdef DUET__ASAN
-    __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
-#endif
 }

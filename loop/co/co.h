@@ -1,8 +1,8 @@
 /* The context switch: one stack is left, another goes on. Knows nobody: no loop, no task.
  *
- * The switch itself is one file a method: switch_x86_64.S, switch_aarch64.S, switch_ucontext.c. It
- * keeps the registers that the ABI calls callee-saved; the floating-point control words (MXCSR,
- * x87, FPCR) belong to the thread, so whoever changes them restores them before suspending. */
+ * The switch itself is one method a file: switch_x86_64, switch_aarch64, switch_ucontext. It keeps
+ * the registers that the ABI calls callee-saved; the floating-point control words (MXCSR, x87, FPCR)
+ * belong to the thread, so whoever changes them restores them before suspending. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,9 +22,21 @@
 #endif
 #endif
 
+#ifdef DUET__ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef DUET__TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+/* Where a suspended stack goes on; a debugger that sets these three registers walks it. */
+struct duet__point {
+    void *sp, *fp, *pc;
+};
+
 /* Owned by whoever embeds it: a stack, or a thread that switches away from its own. */
 struct duet__co {
-    void *sp; /* while suspended: its saved registers, on its stack */
+    struct duet__point at; /* while suspended */
     char *low, *high; /* the usable stack */
     char *guard; /* what lies from here to low faults; NULL: no guard */
     size_t size; /* what was asked for, for the overflow message */
@@ -48,15 +60,37 @@ void duet__co_adopt(struct duet__co *co);
 void duet__co_release(void);
 /* Forgets it; never the one that runs, nor an adopted one. */
 void duet__co_fini(struct duet__co *co);
-/* Suspends `from`, which runs, and lets `to` go on; returns when somebody switches back. errno is
- * the thread's: who wants it kept saves it. */
-void duet__co_switch(struct duet__co *from, struct duet__co *to);
 /* What runs on this thread, for the overflow handler; NULL before the first switch. */
-struct duet__co *duet__co_running(void);
+extern _Thread_local struct duet__co *duet__co_running;
 
 /* ---- Inside: the method ---- */
 
-/* Saves registers on the stack, its address in *save, and goes on at `to`. */
-void duet__switch(void **save, void *to);
+/* duet__switch(from, to) leaves this stack, with where it goes on in *from, and goes on at *to. */
+#if defined(DUET__SWITCH_X86_64)
+#include "switch_x86_64.h"
+#elif defined(DUET__SWITCH_AARCH64)
+#include "switch_aarch64.h"
+#else
+void duet__switch(struct duet__point *from, const struct duet__point *to);
+#endif
 /* Builds on top of a fresh stack what duet__switch() goes on with: entry(arg). */
-void *duet__switch_prepare(char *low, char *high, void (*entry)(void *arg), void *arg);
+struct duet__point duet__switch_prepare(char *low, char *high, void (*entry)(void *arg), void *arg);
+
+/* ---- The switch, and what surrounds it: the sanitizers are told which stack runs ---- */
+
+/* Suspends `from`, which runs, and lets `to` go on; returns when somebody switches back. errno is
+ * the thread's: who wants it kept saves it. */
+static inline void duet__co_switch(struct duet__co *from, struct duet__co *to)
+{
+    duet__co_running = to;
+#ifdef DUET__ASAN
+    __sanitizer_start_switch_fiber(&from->fake_stack, to->low, (size_t)(to->high - to->low));
+#endif
+#ifdef DUET__TSAN
+    __tsan_switch_to_fiber(to->fiber, 0);
+#endif
+    duet__switch(&from->at, &to->at);
+#ifdef DUET__ASAN
+    __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
+#endif
+}

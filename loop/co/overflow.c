@@ -100,7 +100,7 @@ static void chain(const struct sigaction *old, int signo, siginfo_t *info, void 
 static void on_fault(int signo, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
-    const struct duet__co *co = duet__co_running();
+    const struct duet__co *co = duet__co_running;
     char *address = info->si_addr;
     if (info->si_code > 0 && co && co->guard && address >= co->guard && address < co->low)
         report(co);

@@ -3,6 +3,7 @@
  *
  * The calls are wrapped by the linker (-Wl,--wrap): the n-th fails, for n from 0 until none is
  * left. */
+#include "block.h"
 #include "duet_test.h"
 
 #include <liburing.h>
@@ -657,6 +658,7 @@ static void a_server_and_its_client(void **state)
 
 int main(void)
 {
+    duet__blocks_keep = false; /* so that each is seen */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_loop_and_its_coroutines),
         cmocka_unit_test(a_loop_on_a_thread_and_calls_to_it),

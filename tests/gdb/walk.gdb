@@ -1,10 +1,11 @@
-# Walks a suspended coroutine: its stack pointer is what the switch saved, and its program counter is the
-# point where the switch goes on.
+# Walks a suspended coroutine: the switch has saved its stack pointer, frame pointer and program counter.
 set confirm off
 break look_here
 run
 set var $saved_sp = $sp
-set $sp = target_co.sp
-set $pc = &duet__switch_resume
+set var $at = target_co.at
+set $sp = $at.sp
+set $rbp = $at.fp
+set $pc = $at.pc
 backtrace
 kill

@@ -336,6 +336,15 @@ bool model_cas(volatile void *address, size_t size, void *expected, uint64_t val
     return true;
 }
 
+void model_barrier_all(void)
+{
+    if (current >= 0)
+        point();
+    for (int i = 0; i < thread_count; i++)
+        for (int k = 0; k < word_count; k++)
+            threads[i].sees[k] = (uint8_t)last_of(&words[k]);
+}
+
 uint64_t model_newest(const volatile void *word, size_t size)
 {
     model_touch((const void *)word);

@@ -44,6 +44,9 @@ uint64_t model_rmw(volatile void *word, size_t size, enum model_rmw op, uint64_t
 bool model_cas(volatile void *word, size_t size, void *expected, uint64_t value,
                enum model_order order);
 
+/* A barrier in all threads: each sees from here on all that was written before. */
+void model_barrier_all(void);
+
 /* ---- For the models ---- */
 
 /* One of 0…n-1; every one is tried. Each but 0 costs one deviation. */

@@ -95,12 +95,16 @@ static void ring_wait(void)
 
 /* ---- What loop.c does around the port ---- */
 
+void duet__loop_gone(duet_loop *l)
+{
+    model_kernel.closed = true;
+    model_free(l->port, sizeof *l->port);
+}
+
 void duet_loop_unref(duet_loop *l)
 {
-    if (duet__port_unref(l->port)) {
-        model_kernel.closed = true;
-        model_free(l->port, sizeof *l->port);
-    }
+    if (duet__port_unref(l->port))
+        duet__loop_gone(l);
 }
 
 static void take_all(void)

@@ -106,7 +106,7 @@ static void finally_any(void)
 {
     model_assert(outcome[0] <= 0 && outcome[1] != -EIO);
     model_assert(duet__list_empty(&future->waiters));
-    model_assert(model_newest(&future->refs, sizeof future->refs) == 1);
+    model_assert(model_newest(&future->word, sizeof future->word) / DUET__FUTURE_REFERENCE == 1);
 }
 
 static void setup_cancel(void)
@@ -116,6 +116,46 @@ static void setup_cancel(void)
     model_spawn(wait_thread, &outcome[0], &waiter_parkers[0]);
     model_spawn(cancel_thread, NULL, &other_parker);
     model_spawn(settle_thread, NULL, &other_parker);
+}
+
+/* ---- A work that ends: it settles and lets go of itself in one step, unless it is watched ---- */
+
+static void finish_thread(void *arg)
+{
+    (void)arg;
+    duet__plain_write(&data, 42);
+    duet__future_finish(future, duet_i64(7), 0, 1);
+}
+
+static void setup_finish(void)
+{
+    reset(false);
+    duet_future_ref(future); /* the executor's */
+    model_spawn(wait_thread, &outcome[0], &waiter_parkers[0]);
+    model_spawn(finish_thread, NULL, &other_parker);
+    model_spawn(wait_thread, &outcome[1], &waiter_parkers[1]);
+}
+
+/* Whoever lets go last finds it settled, and frees it. */
+static void unref_thread(void *arg)
+{
+    (void)arg;
+    duet_future_unref(future);
+}
+
+static void setup_finish_and_unref(void)
+{
+    reset(false);
+    duet_future_ref(future);
+    duet_future_ref(future); /* so that it stays for us to look at */
+    model_spawn(finish_thread, NULL, &other_parker);
+    model_spawn(unref_thread, NULL, &other_parker);
+}
+
+static void finally_unref(void)
+{
+    uint64_t word = model_newest(&future->word, sizeof future->word);
+    model_assert(word == (DUET__FUTURE_REFERENCE | DUET__FUTURE_SETTLED));
 }
 
 /* ---- The lock ---- */
@@ -182,14 +222,29 @@ int main(void)
     wrong += model_check("wait: park does not acquire", 3, setup_plain, finally_plain, MODEL_FAILS);
     model_weak.load_acquire = false;
 
-    model_weak.store_release = true;
+    model_weak.or_release = true;
     wrong +=
         model_check("wait: settle does not release", 3, setup_plain, finally_plain, MODEL_FAILS);
-    model_weak.store_release = false;
+    model_weak.or_release = false;
 
     model_kernel.lose_futex_wake = true;
     wrong += model_check("wait: unpark wakes nobody", 3, setup_plain, finally_plain, MODEL_FAILS);
     model_kernel.lose_futex_wake = false;
+
+    wrong += model_check("finish: two wait for a work that ends", 3, setup_finish, finally_plain,
+                         MODEL_HOLDS);
+
+    model_weak.lose_or = true;
+    wrong += model_check("finish: who waits does not say so", 3, setup_finish, finally_plain,
+                         MODEL_FAILS);
+    model_weak.lose_or = false;
+
+    model_weak.cas_acq_rel = true;
+    wrong += model_check("finish: does not release", 3, setup_finish, finally_plain, MODEL_FAILS);
+    model_weak.cas_acq_rel = false;
+
+    wrong += model_check("finish: and its handle is let go of", 4, setup_finish_and_unref,
+                         finally_unref, MODEL_HOLDS);
 
     wrong += model_check("wait: the deadline against settling", 4, setup_deadline, finally_any,
                          MODEL_HOLDS);

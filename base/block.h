@@ -1,0 +1,75 @@
+/* Blocks of memory that works are made of, kept for the next ones. A work is mostly allocated on one
+ * thread and let go of on another, for which a general allocator takes locks and gives the memory
+ * of a burst back to the kernel each time.
+ *
+ * Each thread has a shelf for each size, with two batches at most; whole batches go to and come from
+ * the depot that all threads share, so its lock is taken once in a batch. (J. Bonwick, J. Adams,
+ * "Magazines and Vmem", USENIX 2001.) The depot is bounded, and shrinks while loops rest.
+ *
+ * Nothing is kept where somebody wants to see each block: under AddressSanitizer, and with an
+ * allocator of the user's. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    DUET__BLOCK_STEP = 64, /* bytes: the sizes are its multiples */
+    DUET__SHELVES = 8, /* so many sizes */
+};
+
+/* Owned by whoever got it; when it was put back, by a shelf or the depot. */
+struct duet__block {
+    struct duet__block *next; /* in its batch */
+    struct duet__block *next_batch; /* in the depot, of the first of a batch */
+};
+
+/* Owned by its thread, used by it alone. */
+struct duet__shelf {
+    struct duet__block *first; /* blocks at hand */
+    struct duet__block *batch; /* a whole batch besides; NULL: none */
+    uint32_t room; /* for so many more at hand */
+};
+
+extern _Thread_local struct duet__shelf duet__shelves[DUET__SHELVES + 1];
+
+/* From which shelf blocks of this size come; 0: they are too large for any. */
+static inline unsigned duet__shelf_for(size_t size)
+{
+    size_t shelf = (size + DUET__BLOCK_STEP - 1) / DUET__BLOCK_STEP;
+    return shelf <= DUET__SHELVES ? (unsigned)shelf : 0;
+}
+
+void *duet__block_get_slowly(unsigned shelf, size_t size);
+void duet__block_put_slowly(unsigned shelf, void *memory);
+
+/* A block of at least this size, uninitialised. NULL: no memory. duet__block_put() it, on any
+ * thread. */
+static inline void *duet__block_get(unsigned shelf, size_t size)
+{
+    struct duet__block *block = duet__shelves[shelf].first;
+    if (!block)
+        return duet__block_get_slowly(shelf, size);
+    duet__shelves[shelf].first = block->next;
+    duet__shelves[shelf].room++;
+    return block;
+}
+
+static inline void duet__block_put(unsigned shelf, void *memory)
+{
+    struct duet__block *block = memory;
+    if (duet__shelves[shelf].room == 0) {
+        duet__block_put_slowly(shelf, memory);
+        return;
+    }
+    block->next = duet__shelves[shelf].first;
+    duet__shelves[shelf].first = block;
+    duet__shelves[shelf].room--;
+}
+
+/* Tests only: false: none is kept. Set before the first block is put back. */
+extern bool duet__blocks_keep;
+
+/* In idle time: gives a batch of each size back, where the depot has more than a few. True: there
+ * is more to give back. */
+bool duet__blocks_trim(void);
