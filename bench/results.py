@@ -194,7 +194,16 @@ def times(ratio):
     return f'{short(ratio)} ×' if ratio is not None else ''
 
 
-# ---- For the file ----
+def markdown(measured):
+    """The same for a README."""
+    rows = [['case', 'what', 'duet', 'the limit', 'the best peer'], ['---'] * 5]
+    for result in measured:
+        case, ours, limit, _, peer, theirs, _, _ = overview_line(result)
+        rows.append([case, result.case.title, ours, limit, f'{peer} {theirs}'.strip()])
+    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+
+
+# ---- For the files ----
 
 def as_data(result):
     case = result.case

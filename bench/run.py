@@ -237,6 +237,9 @@ def main():
     if measured:
         print(summary(measured))
     write(arguments.json or os.path.join(arguments.build, 'bench.json'), known, options, measured, scaled)
+    if measured:
+        with open(os.path.join(arguments.plots or arguments.build, 'bench.md'), 'w') as out:
+            out.write(results.markdown(measured))
     plots.draw(arguments.plots or arguments.build, measured, scaled)
     return bool(ours_failed(measured) or any(line.failure for line in scaled))
 
