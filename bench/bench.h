@@ -91,3 +91,29 @@ static inline uint32_t bench_random(uint64_t *state)
     *state = x;
     return (uint32_t)(x * UINT64_C(2685821657736338717) >> 32);
 }
+
+/* How much of the work is done once before it is measured. */
+static inline long bench_warm_up(long work)
+{
+    return work / 20 > 0 ? work / 20 : 1;
+}
+
+/* How long a timer of W6 is: whole milliseconds, since some peers know nothing finer. */
+static inline long bench_timer_ms(uint64_t *state, long span_ms)
+{
+    return 1 + (long)(bench_random(state) % (uint64_t)span_ms);
+}
+
+/* VmRSS and VmPTE of this process. */
+static inline double bench_memory_bytes(void)
+{
+    char line[256];
+    long kib = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    need(file != NULL, "/proc/self/status");
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, "VmRSS:", 6) == 0 || strncmp(line, "VmPTE:", 6) == 0)
+            kib += strtol(line + 6, NULL, 10);
+    fclose(file);
+    return (double)kib * 1024;
+}

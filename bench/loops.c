@@ -4,9 +4,9 @@
  * are on their own only in `spawn` and `yield`.
  *
  *   bench-loops [--quick] [NAME…]   runs the workloads whose names begin so; all by default */
+#include "echo_client.h"
 #include "load.h"
 #include "measure.h"
-#include "net.h"
 
 #include <duet/duet.h>
 
@@ -221,14 +221,14 @@ static struct round measure_call_many(unsigned count)
 static struct server {
     pid_t pid;
     clockid_t cpu;
-    struct net_client *client;
+    struct echo_client *client;
 } servers[LOOPS];
 
 static char port[8];
 
 static duet_result echo(duet_stream *stream, void *arg)
 {
-    char bytes[NET_INPUT_MOST];
+    char bytes[256];
     ssize_t n;
     (void)arg;
     while ((n = duet_stream_read(stream, bytes, sizeof bytes, DUET_NEVER)) > 0)
@@ -286,20 +286,20 @@ static void start_server(unsigned count)
     need(read(fds[0], &at, sizeof at) == sizeof at, "a server starts");
     close(fds[0]);
     need(clock_getcpuclockid(server->pid, &server->cpu) == 0, "clock_getcpuclockid");
-    server->client = net_connect(NET_ECHO, at, CONNECTIONS);
+    server->client = echo_connect(at, CONNECTIONS);
 }
 
 static void stop_server(const struct server *server)
 {
     kill(server->pid, SIGKILL);
     waitpid(server->pid, NULL, 0);
-    net_disconnect(server->client);
+    echo_disconnect(server->client);
 }
 
 static struct round measure_echo(unsigned count)
 {
     const struct server *server = &servers[count - 1];
-    struct net_round asked = net_ask(server->client, server->cpu, options.warm_ns, options.ns);
+    struct echo_round asked = echo_ask(server->client, server->cpu, options.warm_ns, options.ns);
     return (struct round){.per_s = asked.requests / asked.s, .cpu_ns = asked.cpu_us * 1000};
 }
 

@@ -1,5 +1,7 @@
-/* The primitives of duet/sync.h measured, beside what pthreads have for the same, in the same run. */
-#include "sync.h"
+/* The primitives of duet/sync.h measured, beside what pthreads have for the same, in the same run: one line
+ * a workload, medians of several rounds.
+ *
+ *   bench-sync [NAME…]   runs the workloads whose names begin so; all by default */
 #include "measure.h"
 
 #include <duet/duet.h>
@@ -88,7 +90,7 @@ static double select_round(void *c)
     return (double)(measure_now_ns() - start) / PAIRS;
 }
 
-void bench_uncontended(void)
+static void bench_uncontended(void)
 {
     duet_mutex mutex = DUET_MUTEX_INIT;
     duet_sem semaphore;
@@ -207,7 +209,7 @@ static double pair_round(void *arg)
     return (double)bench->ns / ITEMS;
 }
 
-void bench_channel(void)
+static void bench_channel(void)
 {
     struct chan_bench full = {.capacity = CAPACITY}, one = {.capacity = 1}, none = {.capacity = 0};
     report("channel: an item through a channel of 100", "ns", ROUNDS, pair_round, &full);
@@ -284,7 +286,7 @@ static double threads_round(void *arg)
     return ns;
 }
 
-void bench_across(void)
+static void bench_across(void)
 {
     struct pair pair = {0};
     struct chan_bench beside = {.capacity = CAPACITY, .beside = true};
@@ -336,10 +338,44 @@ static double contended_round(void *arg)
     return (double)(measure_now_ns() - start) / (2 * CONTENDED);
 }
 
-void bench_contended(void)
+static void bench_contended(void)
 {
     struct contended duet = {.pthread_mutex = PTHREAD_MUTEX_INITIALIZER}, pthread = duet;
     pthread.with_pthread = true;
     report("contended: mutex, two threads", "ns", ROUNDS, contended_round, &duet);
     report("contended: … pthread_mutex_t", "ns", ROUNDS, contended_round, &pthread);
+}
+
+/* ---- Which ---- */
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} workloads[] = {
+    {"uncontended", bench_uncontended},
+    {"channel", bench_channel},
+    {"across", bench_across},
+    {"contended", bench_contended},
+};
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strncmp(name, argv[i], strlen(argv[i])) == 0)
+            return true;
+    return argc <= 1;
+}
+
+int main(int argc, char **argv)
+{
+    int ran = 0;
+    for (size_t i = 0; i < sizeof workloads / sizeof workloads[0]; i++)
+        if (wanted(workloads[i].name, argc, argv)) {
+            workloads[i].run();
+            ran++;
+        }
+    if (ran == 0)
+        fprintf(stderr,
+                "bench-sync: no such workload; there are: uncontended channel across contended\n");
+    return ran == 0;
 }

@@ -1,0 +1,10 @@
+/* W9 with duet: duet_accept(), duet_read() and duet_write(), and a coroutine for each
+ * connection. */
+#include "echo.h"
+
+#include "serve_duet.h"
+
+int main(void)
+{
+    return serve_duet();
+}

@@ -1,0 +1,9 @@
+/* W9 with duet's streams: duet_server, and a handler for each connection. */
+#include "echo.h"
+
+#include "serve_streams.h"
+
+int main(void)
+{
+    return serve_streams();
+}
