@@ -22,6 +22,14 @@ static void spawn_and_wait(void)
     duet_future_unref(f);
 }
 
+static void spawn_at_once(void)
+{
+    const duet_opts opts = {.flags = DUET_AT_ONCE};
+    duet_future *f = duet_spawn_with(nothing, NULL, &opts);
+    need(duet_future_wait(f, DUET_NEVER, NULL) == 0, "wait");
+    duet_future_unref(f);
+}
+
 static void spawn_by_name(void)
 {
     const duet_opts opts = {.name = "a name"};
@@ -109,6 +117,7 @@ static const struct {
     void (*once)(void);
 } paths[] = {
     {"spawn", spawn_and_wait},
+    {"spawn-at-once", spawn_at_once},
     {"spawn-named", spawn_by_name},
     {"call", call_own_loop},
     {"promise", promise},

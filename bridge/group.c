@@ -243,7 +243,7 @@ static int spawn_in(duet_group *public, duet_loop *loop, duet_fn *fn, void *arg,
     /* A member before it can run: it may wait for its group, and must be known as a child then. */
     struct group *group = (struct group *)(void *)public;
     add_member(group, &task->work.future, false);
-    int rc = duet__hand_over(loop, &task->node, opts && (opts->flags & DUET_REFUSE), DUET_NEVER);
+    int rc = duet__hand_over(loop, task, opts, opts && (opts->flags & DUET_REFUSE), DUET_NEVER);
     return rc < 0 ? spawn_refused(group, task, rc) : 0;
 }
 

@@ -7,18 +7,31 @@
 
 #include <errno.h>
 
-int duet__hand_over(duet_loop *loop, struct duet__node *node, bool refuse, duet_deadline by)
+/* Likewise, from another thread than the loop's. */
+static int push(duet_loop *loop, struct duet__node *node, bool refuse, duet_deadline by)
+{
+    int rc = duet__inbox_enter(loop, refuse, by);
+    return rc < 0 ? rc : duet__inbox_push(loop, node);
+}
+
+/* 0, or why nothing enters this loop, which is ours or another's. */
+static int may_enter(const duet_loop *loop)
 {
     if (duet__is_foreign(loop->process))
         return -EOWNERDEAD;
-    if (duet_loop_self() == loop) { /* never waits, and needs no place */
-        if (loop->stopping)
-            return -ESHUTDOWN;
-        duet__loop_ready(loop, node);
-        return 0;
-    }
-    int rc = duet__inbox_enter(loop, refuse, by);
-    return rc < 0 ? rc : duet__inbox_push(loop, node);
+    return duet__loop_here == loop && loop->stopping ? -ESHUTDOWN : 0;
+}
+
+int duet__hand_over(duet_loop *loop, struct duet__task *task, const duet_opts *opts, bool refuse,
+                    duet_deadline by)
+{
+    int rc = may_enter(loop);
+    if (rc < 0)
+        return rc;
+    if (duet__loop_here != loop)
+        return push(loop, &task->node, refuse, by);
+    duet__task_ready(task, opts); /* never waits for a place, and needs none */
+    return 0;
 }
 
 duet_loop *duet__hold_for_hooks(duet_loop *loop)
@@ -27,11 +40,11 @@ duet_loop *duet__hold_for_hooks(duet_loop *loop)
 }
 
 /* Of a task that nobody else knows yet: the handle, settled if it was not accepted. */
-static duet_future *submit_task(duet_loop *loop, struct duet__task *task, bool refuse,
-                                duet_deadline by, int *ret_wait)
+static duet_future *submit_task(duet_loop *loop, struct duet__task *task, const duet_opts *opts,
+                                bool refuse, duet_deadline by, int *ret_wait)
 {
     duet_future *f = &task->work.future;
-    int rc = duet__hand_over(loop, &task->node, refuse, by);
+    int rc = duet__hand_over(loop, task, opts, refuse, by);
     if (rc == -ETIME || rc == -ECANCELED)
         *ret_wait = rc;
     if (rc < 0)
@@ -48,7 +61,7 @@ duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const
     duet_loop *held = duet__hold_for_hooks(loop);
     struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
     duet_future *f =
-        task ? submit_task(loop, task, opts && (opts->flags & DUET_REFUSE), by, ret_wait)
+        task ? submit_task(loop, task, opts, opts && (opts->flags & DUET_REFUSE), by, ret_wait)
              : duet__future_refused(rc < 0 ? rc : -ENOMEM, why, arg, opts);
     duet_loop_unref(held);
     return f;
@@ -75,7 +88,7 @@ duet_future *duet_call_at(duet_loop *loop, duet_deadline at, duet_callback *fn, 
             -EINVAL, loop ? "duet_call_at: fn is NULL" : "duet_call_at: loop is NULL", NULL, NULL);
     duet_loop *held = duet__hold_for_hooks(loop);
     struct duet__task *task = duet__task_new_moment(loop, at.ns, fn, arg);
-    duet_future *f = task ? submit_task(loop, task, true, DUET_NEVER, &waited)
+    duet_future *f = task ? submit_task(loop, task, NULL, true, DUET_NEVER, &waited)
                           : duet__future_refused(-ENOMEM, NULL, NULL, NULL);
     duet_loop_unref(held);
     return f;
@@ -119,7 +132,11 @@ int duet_call_soon_with(duet_loop *loop, duet_callback *fn, void *arg, duet_call
                           .drop = drop,
                           .arg = arg,
                           .context = duet__context_inherit()};
-    int rc = duet__hand_over(loop, &soon->node, true, DUET_NOW);
+    int rc = may_enter(loop);
+    if (rc == 0 && duet__loop_here == loop)
+        duet__loop_ready(loop, &soon->node);
+    else if (rc == 0)
+        rc = push(loop, &soon->node, true, DUET_NOW);
     if (rc < 0)
         soon_free(soon);
     return rc;

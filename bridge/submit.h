@@ -1,6 +1,6 @@
 /* Submitting with a deadline for the wait for room, for duet_call(). */
 #pragma once
-#include "task.h"
+#include "loop_impl.h"
 
 #include <duet/bridge.h>
 
@@ -12,7 +12,8 @@ duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const
  * before it is handed over; without hooks it takes no reference. Before the first use of the loop,
  * and with what it returned, after the last. */
 duet_loop *duet__hold_for_hooks(duet_loop *loop);
-/* The last step of it alone: hands the node of a new task or callback over to its loop, from
- * wherever we are. 0, -EAGAIN, -ESHUTDOWN; -ETIME, -ECANCELED of the wait for room: then it is
- * still the caller's. */
-int duet__hand_over(duet_loop *loop, struct duet__node *node, bool refuse, duet_deadline by);
+/* The last step of it alone: hands a new task over to its loop, from wherever we are. opts may be
+ * NULL. 0, -EAGAIN, -ESHUTDOWN; -ETIME, -ECANCELED of the wait for room: then it is still the
+ * caller's. */
+int duet__hand_over(duet_loop *loop, struct duet__task *task, const duet_opts *opts, bool refuse,
+                    duet_deadline by);

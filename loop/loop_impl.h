@@ -173,6 +173,16 @@ static inline void duet__run_queue_push(struct duet__run_queue *queue, struct du
     queue->pushed++;
 }
 
+static inline void duet__run_queue_push_first(struct duet__run_queue *queue,
+                                              struct duet__node *node)
+{
+    node->next = queue->first;
+    if (!node->next)
+        queue->end = &node->next;
+    queue->first = node;
+    queue->pushed++;
+}
+
 static inline struct duet__node *duet__run_queue_pop(struct duet__run_queue *queue)
 {
     struct duet__node *node = queue->first;

@@ -268,6 +268,16 @@ static void task_end(struct duet__task *task, duet_result result)
     duet__work_end(&task->work, result);
 }
 
+/* Whom the work that has ended on this stack goes back to: its starter, if it has not left. */
+static inline struct duet__co *ends_to(duet_loop *loop, struct duet__stack *stack)
+{
+    struct duet__task *starter = stack->starter;
+    if (!starter)
+        return &loop->scheduler;
+    duet__run_queue_pop(&loop->ready); /* the starter */
+    return &starter->stack->co;
+}
+
 void duet__task_stack_main(void *arg)
 {
     struct duet__stack *stack = arg;
@@ -279,7 +289,7 @@ void duet__task_stack_main(void *arg)
         duet__check(!duet__is_foreign(loop->process),
                     "a child that was forked in a coroutine ends by exec or _exit");
         stack->work = NULL;
-        duet__co_switch(&stack->co, &loop->scheduler);
+        duet__co_switch(&stack->co, ends_to(loop, stack));
     }
 }
 
@@ -376,27 +386,32 @@ static int take_stack(duet_loop *loop, struct duet__task *task)
     return -ENOMEM;
 }
 
-static void start(struct duet__node *node, void *consumer)
+/* False: it was cancelled, or cannot start: it has settled, and may be gone. */
+static inline bool begin(duet_loop *loop, struct duet__task *task)
 {
-    duet_loop *loop = consumer;
-    struct duet__task *task = task_of_node(node);
     if (!duet__work_claim(&task->work)) { /* cancelled, and settled by its canceller */
         duet_future_unref(&task->work.future);
-        return;
+        return false;
     }
     int rc = may_start(loop, task);
     if (rc == 0)
         rc = take_stack(loop, task);
     if (rc < 0) {
         duet__work_refuse(&task->work, rc);
-        return;
+        return false;
     }
     task->stack->work = task;
     task->stack->co.name = task->work.future.name;
-    node->run = duet__is_observed(&task->work.parker) ? resume_observed : resume;
-    node->counted = false;
+    task->node.run = duet__is_observed(&task->work.parker) ? resume_observed : resume;
+    task->node.counted = false;
     task_live(task);
-    node->run(node, loop);
+    return true;
+}
+
+static void start(struct duet__node *node, void *loop)
+{
+    if (begin(loop, task_of_node(node)))
+        node->run(node, loop);
 }
 
 static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,
@@ -424,6 +439,53 @@ static DUET__COLD void tell_spawned(duet_loop *loop, struct duet__task *task)
     size_t queued = duet__loop_here == loop ? ready_count(loop) : duet__port_waiting(loop->port);
     duet__tell(&task->work.parker, DUET__HOOK_SPAWNED, task->work.parker.observed->spawned_ns,
                queued);
+}
+
+/* ---- Started at once ---- */
+
+/* Through the scheduler, which tells the hooks: the new one goes first, and its starter next. */
+static DUET__COLD void run_first(struct duet__task *starter, struct duet__task *task)
+{
+    note_pass(starter);
+    duet__run_queue_push_first(&task->loop->ready, &starter->node);
+    duet__run_queue_push_first(&task->loop->ready, &task->node);
+    leave(starter);
+}
+
+/* Straight, so that the two stacks are like a call and its return, also for the processor's
+ * predictor. The starter stands first in the queue meanwhile: if the new one leaves it comes next,
+ * and if the new one ends without having left, it goes back to its starter, who cleans up. */
+static void run_within(struct duet__task *starter, struct duet__task *task)
+{
+    duet_loop *loop = task->loop;
+    int saved_errno = *loop->errno_here;
+    if (!begin(loop, task))
+        return;
+    duet__run_queue_push_first(&loop->ready, &starter->node);
+    check_stack(starter->stack);
+    task->stack->starter = starter;
+    becomes_running(loop, task);
+    duet__co_switch(&starter->stack->co, &task->stack->co);
+    task->stack->starter = NULL; /* it is there in any case: if it has left, we came next */
+    if (!task->stack->work) {
+        check_stack(task->stack);
+        duet__here_set(duet__here_bare());
+        coroutine_end(loop, task);
+        becomes_running(loop, starter);
+    }
+    *loop->errno_here = saved_errno;
+}
+
+void duet__task_ready(struct duet__task *task, const duet_opts *opts)
+{
+    duet_loop *loop = task->loop;
+    struct duet__task *starter = opts && (opts->flags & DUET_AT_ONCE) ? duet__task_here() : NULL;
+    if (!starter)
+        duet__loop_ready(loop, &task->node);
+    else if (duet__is_observed(&starter->work.parker))
+        run_first(starter, task);
+    else
+        run_within(starter, task);
 }
 
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts)
@@ -523,7 +585,7 @@ duet_future *duet_spawn_with(duet_fn *fn, void *arg, const duet_opts *opts)
     if (loop->stopping)
         duet__work_refuse(&task->work, -ESHUTDOWN);
     else
-        duet__loop_ready(loop, &task->node);
+        duet__task_ready(task, opts);
     return f;
 }
 

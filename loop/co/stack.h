@@ -19,6 +19,7 @@ struct duet__stack {
     struct duet__co co; /* first, so that the running co leads here */
     struct duet__stack *older, *newer; /* in the list of warm ones; cold ones use older only */
     void *work; /* the user's: what runs on it */
+    void *starter; /* the user's: who goes on when that ends; NULL */
     struct duet__stacks *home;
     enum duet__guard guard;
 };
