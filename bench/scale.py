@@ -4,7 +4,7 @@ import statistics
 
 import plan
 import programs
-from results import aligned, short, with_unit
+from results import short, with_unit
 
 TIMEOUT_S = 60
 
@@ -62,17 +62,18 @@ def measure(found, options, progress):
     return lines
 
 
-def cell(value, ratio, figure):
-    return f'{with_unit(value, figure)} ({short(ratio)} ×)' if value is not None else ''
+def point(size, value, ratio, figure):
+    return f'{size:,}: {with_unit(value, figure)}' + (f' ({short(ratio)} ×)' if ratio != 1 else '')
+
+
+def words(line):
+    """Two lines: what it is, and what it cost at each size."""
+    ratios = line.ratios()
+    points = [point(size, value, ratios.get(size), line.kind.figure) for size, value in line.points().items()]
+    failed = [f'failed: {line.failure}'] if line.failure else []
+    return [f'  {line.kind.title}; by the number of {line.kind.number}', '    ' + ', '.join(points + failed)]
 
 
 def table(lines):
-    sizes = sorted({size for line in lines for size in line.points()})
-    rows = [['', *(f'{size:,}' for size in sizes)]]
-    for line in lines:
-        points, ratios = line.points(), line.ratios()
-        cells = (cell(points.get(size), ratios.get(size), line.kind.figure) for size in sizes)
-        rows.append([f'{line.kind.title}; {line.kind.number}:', *cells])
-    failed = [f'{line.kind.kind} failed: {line.failure}' for line in lines if line.failure]
     return ['scale: what one operation costs as the number grows, and its ratio to the smallest number',
-            *('  ' + text for text in aligned(rows) + failed)]
+            *(text for line in lines for text in words(line))]

@@ -278,6 +278,12 @@ class Telling(Test):
         self.assertEqual(contestants['libuv'], {'left out': 'not installed'})
         self.assertEqual([point['ratio'] for point in data['scale'][0]['points']], [1, 2])
 
+    def test_the_scale(self):
+        kind = plan.Scale('spawn', 'spawn it', 'coroutines', 'ns', (1, 1000), ())
+        self.assertEqual(scale.table([scale.Line(kind, {1: [2, 4, 6], 1000: [8]}), scale.Line(kind, failure='no')])[1:],
+                         ['  spawn it; by the number of coroutines', '    1: 4 ns, 1,000: 8 ns (2 ×)',
+                          '  spawn it; by the number of coroutines', '    failed: no'])
+
     def test_every_goal_can_be_judged(self):
         for case in plan.CASES:
             entry = results.Entry([{case.figure: 1, **{goal.figure: 1 for goal in case.goals}}])
