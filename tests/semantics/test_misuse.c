@@ -500,7 +500,7 @@ static void bad_options_are_einval_wherever_they_are_given(void **state)
 {
     (void)state;
     static const duet_opts all[] = {
-        {.drop = drop_arg, .flags = 1u << 31},   {.drop = drop_arg, .flags = 1u << 5},
+        {.drop = drop_arg, .flags = 1u << 31},   {.drop = drop_arg, .flags = 1u << 6},
         {.drop = drop_arg, .flags = UINT32_MAX}, {.drop = drop_arg, .priority = 2},
         {.drop = drop_arg, .reserved = {1}},     {.drop = drop_arg, .reserved = {0, 0, 0, 1}},
     };
