@@ -162,10 +162,10 @@ static bool empty_may_settle(const duet_future *f, struct duet__look *look)
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         if (!duet__list_empty(&pool->lanes[lane]) && !duet__slot_may_come(pool, lane, look))
             may = false;
-    duet__list_for_each(link, &pool->running)
+    duet__list_for_each(link, &pool->seats)
     {
-        struct duet__job *job = duet__container(link, struct duet__job, link);
-        if (!duet__look_at(look, &job->work.parker, DUET__VIA_MEMBER))
+        const struct duet__job *job = duet__container(link, struct duet__seat, link)->job;
+        if (job && !duet__look_at(look, &job->work.parker, DUET__VIA_MEMBER))
             may = false;
     }
     duet__unlock(&pool->lock);
@@ -303,7 +303,7 @@ int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
     pool->config.hooks = NULL; /* the caller's; ours are copies */
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         duet__list_init(&pool->lanes[lane]);
-    duet__list_init(&pool->running);
+    duet__list_init(&pool->seats);
     duet__list_init(&pool->idle);
     duet__list_init(&pool->room);
     duet__future_init(&pool->empty, &empty_ops, NULL, 1);
@@ -382,8 +382,12 @@ void duet__pool_cancel(duet_pool *pool)
             }
         }
     }
-    duet__list_for_each(link, &pool->running) /* started, so cancelling does not take our lock */
-        duet__park_cancel(&duet__container(link, struct duet__job, link)->work.parker);
+    duet__list_for_each(link, &pool->seats)
+    {
+        struct duet__job *job = duet__container(link, struct duet__seat, link)->job;
+        if (job) /* it has started, so cancelling it does not take our lock */
+            duet__park_cancel(&job->work.parker);
+    }
     duet__unlock(&pool->lock);
     for (struct duet__list *link; (link = duet__list_pop(&ours)) != NULL;)
         duet__job_end_unrun(duet__container(link, struct duet__job, link), -ECANCELED);
@@ -401,10 +405,11 @@ int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
     duet__lock(&pool->lock);
     unsigned count = pool->stats.busy, named = 0;
     struct duet__job **left = count ? duet__alloc(count * sizeof(struct duet__job *)) : NULL;
-    for (struct duet__list *link = pool->running.next; left && link != &pool->running;
+    for (struct duet__list *link = pool->seats.next; left && link != &pool->seats;
          link = link->next) {
-        left[named] = duet__container(link, struct duet__job, link);
-        duet_future_ref(&left[named++]->work.future);
+        struct duet__job *job = duet__container(link, struct duet__seat, link)->job;
+        if (job)
+            duet_future_ref(&(left[named++] = job)->work.future);
     }
     duet__unlock(&pool->lock);
     receipt->unlisted += count - named;

@@ -27,19 +27,28 @@ struct duet__job {
     uint8_t lane;
     /* These are guarded by the pool's lock. */
     bool started; /* written by who has the job */
-    bool in_place; /* runs in its submitter's thread, in no slot */
-    bool lent; /* waits, and its worker's slot is lent */
+    bool runs; /* it has started, and not ended */
     bool abandoned;
     _Atomic int64_t since_ns; /* when it started; of the coarse clock; relaxed */
-    struct duet__list link; /* in the pool's queue, then in its list of running ones */
+    struct duet__list link; /* in the pool's queue */
     struct duet__interrupt interrupt;
+};
+
+/* Where jobs run, one after the other: a worker, or a submitter's thread. Owned by that thread, on
+ * its stack; guarded by the pool's lock, though that thread may read it without. */
+struct duet__seat {
+    struct duet__job *job; /* NULL: none runs */
+    bool in_place; /* it is a submitter's, and has no slot */
+    bool lent; /* the job waits, and its slot is lent */
+    struct duet__list link; /* in the pool's list */
 };
 
 /* Owned by its thread, on its stack. */
 struct duet__worker {
     struct duet__blocking blocking; /* first: lends the slot while a job of ours waits */
     duet_pool *pool;
-    struct duet__job *job; /* NULL: idle */
+    struct duet__seat seat;
+    unsigned settled; /* jobs of ours that have settled and still count in the pool */
 };
 
 /* Owned by who opened it until it is closed or shut down, then by what is left in it; and by who
@@ -47,7 +56,7 @@ struct duet__worker {
 struct duet_pool {
     struct duet__lock lock;
     struct duet__list lanes[DUET__LANES]; /* queued jobs, the oldest first */
-    struct duet__list running; /* jobs */
+    struct duet__list seats; /* of all workers, and of jobs that run in place */
     struct duet__list idle; /* waiters of workers without a job, the latest last */
     struct duet__list room; /* waiters of submitters, the oldest first */
 
@@ -101,6 +110,13 @@ void duet__job_remove(struct duet__job *job);
 /* Without the lock, of a job that was removed: it never ran. */
 void duet__job_end_unrun(struct duet__job *job, int err);
 
+/* Under the lock, by who has the job: it starts here. */
+void duet__job_started(struct duet__job *job, struct duet__seat *seat);
+/* Without the lock: runs its function, and drops its argument. */
+duet_result duet__job_call(struct duet__job *job);
+/* Under the lock: it has run. */
+void duet__job_ended(struct duet__job *job, struct duet__seat *seat);
+
 /* To the hooks of a job's pool, without the lock. */
 void duet__job_tell(struct duet__job *job, enum duet__hook what);
 
@@ -114,7 +130,7 @@ struct duet__summons {
 
 /* Under the lock: the next job, in a slot of ours now; NULL: none, or no slot is free. */
 struct duet__job *duet__slot_take(duet_pool *pool);
-/* Under the lock: a job has ended that was on a worker, which is `coming` from here on. */
+/* Under the lock: a job has ended that was on a worker. */
 void duet__slot_give(struct duet__job *job);
 /* Under the lock: a job has come or a slot has become free: who takes it? */
 struct duet__summons duet__summon(duet_pool *pool);
@@ -132,9 +148,6 @@ bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look
 
 /* Starts a worker that is counted in `threads` already. 0 or a negative errno. */
 int duet__worker_start(duet_pool *pool);
-/* Runs a job on this thread, whose caller has it and holds no lock; the job may be gone then, and
- * the pool too, unless the caller is its worker. NULL: not on a worker. */
-void duet__job_run(struct duet__job *job, struct duet__worker *worker);
 
 /* ---- pool.c ---- */
 

@@ -79,20 +79,14 @@ struct duet__job *duet__slot_take(duet_pool *pool)
     struct duet__job *job = take_next(pool);
     if (!job)
         return NULL;
-    duet__list_remove(&job->link);
-    duet__list_append(&pool->running, &job->link);
-    job->started = true;
+    duet__job_remove(job);
     pool->active[job->lane]++;
-    pool->stats.queued--;
-    pool->stats.urgent -= job->lane == DUET__URGENT;
-    pool->stats.busy++;
     return job;
 }
 
 void duet__slot_give(struct duet__job *job)
 {
     job->pool->active[job->lane]--;
-    job->pool->coming++; /* so that nobody else is summoned for what we look for next */
 }
 
 /* ---- Threads ---- */
@@ -179,19 +173,19 @@ int duet__summon_now(duet_pool *pool, struct duet__summons summons)
 
 static bool lends(const struct duet__worker *worker)
 {
-    return worker->job && !(worker->job->flags & DUET_KEEP_SLOT);
+    return worker->seat.job && !(worker->seat.job->flags & DUET_KEEP_SLOT);
 }
 
 void duet__slot_lend(struct duet__blocking *blocking)
 {
     struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
     duet_pool *pool = worker->pool;
-    if (!lends(worker) || worker->job->lent)
+    if (!lends(worker) || worker->seat.lent)
         return;
     duet__lock(&pool->lock);
-    worker->job->lent = true;
+    worker->seat.lent = true;
     pool->lent++;
-    pool->active[worker->job->lane]--;
+    pool->active[worker->seat.job->lane]--;
     struct duet__summons summons = duet__summon(pool);
     duet__unlock(&pool->lock);
     duet__summon_now(pool, summons); /* refused: what is queued waits for one that waits */
@@ -201,12 +195,12 @@ void duet__slot_back(struct duet__blocking *blocking)
 {
     struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
     duet_pool *pool = worker->pool;
-    if (!lends(worker) || !worker->job->lent)
+    if (!lends(worker) || !worker->seat.lent)
         return;
     duet__lock(&pool->lock);
-    worker->job->lent = false;
+    worker->seat.lent = false;
     pool->lent--;
-    pool->active[worker->job->lane]++;
+    pool->active[worker->seat.job->lane]++;
     duet__unlock(&pool->lock);
 }
 
@@ -226,13 +220,14 @@ bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look
         return true;
     /* Which of those that run may end, and give a thread; or a slot, if they have not lent it. */
     unsigned threads = 0, slots[DUET__LANES] = {0};
-    duet__list_for_each(link, &pool->running)
+    duet__list_for_each(link, &pool->seats)
     {
-        const struct duet__job *job = duet__container(link, struct duet__job, link);
-        if (job->in_place || !duet__look_at(look, &job->work.parker, DUET__VIA_QUEUE))
+        const struct duet__seat *seat = duet__container(link, struct duet__seat, link);
+        if (!seat->job || seat->in_place ||
+            !duet__look_at(look, &seat->job->work.parker, DUET__VIA_QUEUE))
             continue;
         threads++;
-        slots[job->lane] += !job->lent;
+        slots[seat->job->lane] += !seat->lent;
     }
     if (slot)
         return threads > 0;

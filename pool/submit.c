@@ -44,7 +44,7 @@ static void job_abandoned(duet_future *f)
     struct duet__job *job = duet__job_of(f);
     duet_pool *pool = job->pool;
     duet__lock(&pool->lock);
-    if (job->started && duet__list_linked(&job->link) && !job->abandoned) {
+    if (job->runs && !job->abandoned) {
         job->abandoned = true;
         pool->stats.abandoned++;
     }
@@ -70,6 +70,15 @@ void duet__job_tell(struct duet__job *job, enum duet__hook what)
     duet__tell(&job->work.parker, what, now_ns, queued);
 }
 
+/* Without the lock: one has settled; the pool may be gone then. */
+static void less_one(duet_pool *pool)
+{
+    duet__lock(&pool->lock);
+    pool->jobs--;
+    duet__pool_less(pool);
+    duet__pool_unlock(pool);
+}
+
 /* ---- A job that never runs ---- */
 
 void duet__job_remove(struct duet__job *job)
@@ -86,10 +95,7 @@ void duet__job_end_unrun(struct duet__job *job, int err)
         duet__work_end(&job->work, duet_err(err));
     else
         duet__work_refuse(&job->work, err);
-    duet__lock(&pool->lock);
-    pool->jobs--;
-    duet__pool_less(pool);
-    duet__pool_unlock(pool); /* last: it may be gone then */
+    less_one(pool);
 }
 
 /* ---- A job as who waits ---- */
@@ -178,7 +184,7 @@ static struct duet__job *job_new(duet_pool *pool, duet_fn *fn, void *arg, const 
     job->pool = pool;
     job->flags = opts ? opts->flags : 0;
     job->lane = opts && opts->priority ? DUET__URGENT : DUET__NORMAL;
-    job->started = job->in_place = job->lent = job->abandoned = false;
+    job->started = job->runs = job->abandoned = false;
     duet__store_relaxed(&job->since_ns, 0);
     job->link.next = NULL;
     job->interrupt = (struct duet__interrupt){.open = false};
@@ -332,19 +338,24 @@ static void enqueue(duet_pool *pool, struct duet__job *job)
 static void run_here(duet_pool *pool, struct duet__job *job, struct duet__parker *here)
 {
     struct duet__wait stand;
+    struct duet__seat seat = {.in_place = true};
     duet__park_claim(&job->work.parker);
-    job->started = job->in_place = true;
-    duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
-    duet__list_append(&pool->running, &job->link);
+    duet__list_append(&pool->seats, &seat.link);
     pool->jobs++;
     pool->stats.submitted++;
-    pool->stats.busy++;
+    duet__job_started(job, &seat);
     duet__unlock(&pool->lock);
     duet__graph_stand(&stand, here, &job->work.future);
     bool shields = here->ops->shield && here->shields == 0; /* its signals are not this job's */
     if (shields)
         here->ops->shield(here, true);
-    duet__job_run(job, NULL);
+    duet_result result = duet__job_call(job);
+    duet__lock(&pool->lock);
+    duet__job_ended(job, &seat);
+    duet__list_remove(&seat.link);
+    duet__unlock(&pool->lock);
+    duet__work_end(&job->work, result);
+    less_one(pool);
     if (shields)
         here->ops->shield(here, false);
     duet__wait_leave(&stand);
