@@ -26,6 +26,11 @@ static unsigned active(const duet_pool *pool)
     return pool->active[DUET__NORMAL] + pool->active[DUET__URGENT];
 }
 
+bool duet__slots_are_taken(const duet_pool *pool)
+{
+    return active(pool) + pool->coming >= pool->config.workers_max;
+}
+
 /* How many normal jobs may run at once. */
 static unsigned normal_max(const duet_pool *pool)
 {
@@ -74,13 +79,26 @@ static struct duet__job *take_next(duet_pool *pool)
     return job;
 }
 
-struct duet__job *duet__slot_take(duet_pool *pool)
+static struct duet__job *take_slot(duet_pool *pool)
 {
     struct duet__job *job = take_next(pool);
     if (!job)
         return NULL;
     duet__job_remove(job);
     pool->active[job->lane]++;
+    return job;
+}
+
+struct duet__job *duet__slot_take(duet_pool *pool)
+{
+    struct duet__job *job = NULL;
+    if (duet__list_empty(&pool->lanes[DUET__URGENT])) /* else a normal one may have its turn */
+        job = take_slot(pool);
+    if (!job) {
+        duet__intake_lock(pool);
+        job = take_slot(pool);
+        duet__intake_unlock(pool);
+    }
     return job;
 }
 
@@ -102,8 +120,7 @@ struct duet__summons duet__summon(duet_pool *pool)
     struct duet__summons summons = {NULL, false};
     if (!is_ready(pool, DUET__NORMAL) && !is_ready(pool, DUET__URGENT))
         return summons;
-    if (pool->coming >= pool->stats.queued ||
-        active(pool) + pool->coming >= pool->config.workers_max)
+    if (pool->coming >= pool->stats.queued || duet__slots_are_taken(pool))
         return summons;
     if (!duet__list_empty(&pool->idle)) { /* who went idle last, whose caches are warm */
         struct duet__list *link = pool->idle.prev;
@@ -139,14 +156,14 @@ static void note_started_thread(duet_pool *pool)
 
 static void note_refused_thread(duet_pool *pool, int rc)
 {
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     bool first = !pool->cannot_start;
     pool->cannot_start = true;
     pool->threads--;
     pool->coming--;
     pool->stats.threads_refused++;
     duet__pool_less(pool);
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     if (first)
         duet__log(
             DUET_WARNING,
@@ -182,12 +199,12 @@ void duet__slot_lend(struct duet__blocking *blocking)
     duet_pool *pool = worker->pool;
     if (!lends(worker) || worker->seat.lent)
         return;
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     worker->seat.lent = true;
     pool->lent++;
     pool->active[worker->seat.job->lane]--;
     struct duet__summons summons = duet__summon(pool);
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     duet__summon_now(pool, summons); /* refused: what is queued waits for one that waits */
 }
 

@@ -26,11 +26,11 @@ static const char *job_place(const duet_future *f, char *buf, size_t size)
 static bool job_may_settle(const duet_future *f, struct duet__look *look)
 {
     struct duet__job *job = duet__job_of(f);
-    duet__lock(&job->pool->lock);
+    duet__pool_lock(job->pool);
     bool queued = !job->started, may = true;
     if (queued && (duet__load_relaxed(&job->work.parker.word) & DUET__PARK_SLEEPING))
         may = duet__slot_may_come(job->pool, job->lane, look); /* else it is cancelled just now */
-    duet__unlock(&job->pool->lock);
+    duet__pool_unlock(job->pool);
     return queued ? may : duet__look_at(look, &job->work.parker, DUET__VIA_ITSELF);
 }
 
@@ -62,9 +62,9 @@ const struct duet__future_ops duet__job_ops = {.kind = "job",
 
 void duet__job_tell(struct duet__job *job, enum duet__hook what)
 {
-    duet__lock(&job->pool->lock);
+    duet__pool_lock(job->pool);
     size_t queued = job->pool->stats.queued;
-    duet__unlock(&job->pool->lock);
+    duet__pool_unlock(job->pool);
     bool is_first = what == DUET__HOOK_JOB_QUEUED;
     int64_t now_ns = is_first ? job->work.parker.observed->spawned_ns : duet__clock_ns();
     duet__tell(&job->work.parker, what, now_ns, queued);
@@ -76,7 +76,7 @@ static void less_one(duet_pool *pool)
     duet__lock(&pool->lock);
     pool->jobs--;
     duet__pool_less(pool);
-    duet__pool_unlock(pool);
+    duet__pool_unlock_last(pool);
 }
 
 /* ---- A job that never runs ---- */
@@ -112,11 +112,11 @@ static void job_wake_cancelled(struct duet__parker *parker)
         return;
     }
     duet_pool *pool = job->pool;
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     duet__job_remove(job);
     pool->stats.cancelled++;
     struct duet__waiter *submitter = duet__pool_promise_place(pool);
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     duet__waiter_tell(submitter);
     duet__job_end_unrun(job, -ECANCELED);
 }
@@ -205,13 +205,13 @@ static bool room_may_come(const struct duet__wait *wait, struct duet__look *look
 {
     const struct room_wait *room = duet__container(wait, const struct room_wait, wait);
     duet_pool *pool = room->pool;
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     /* It was promised one just now, or somebody else was, who may start. */
     bool may = !duet__list_linked(&room->waiter.link) || pool->promised > 0 || pool->closing;
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         if (!duet__list_empty(&pool->lanes[lane]) && duet__slot_may_come(pool, lane, look))
             may = true;
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     return may;
 }
 
@@ -241,7 +241,7 @@ static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadl
     duet__waiter_init(&room.waiter, here);
     duet__list_append(&pool->room, &room.waiter.link);
     pool->owners++; /* while we are in the graph, a search may look at it */
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     duet__wait_enter(&room.wait, here, &room_wait_ops, pool, 1, by, duet__wait_kind(shielded));
     int rc = duet__wait_claimed(&room.waiter, &pool->lock, by, shielded);
     duet__wait_leave(&room.wait);
@@ -249,7 +249,7 @@ static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadl
         duet__pool_release(pool);
         return duet__wait_failed(here, rc); /* it may not have parked at all */
     }
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     pool->promised--;
     duet__pool_less(pool);
     return 0;
@@ -292,7 +292,7 @@ static void refuse_for_want_of_thread(duet_pool *pool, struct duet__job *job)
 {
     struct duet__list refused;
     duet__list_init(&refused);
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     for (unsigned lane = 0; lane < DUET__LANES; lane++) {
         for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
              link = next) {
@@ -307,11 +307,11 @@ static void refuse_for_want_of_thread(duet_pool *pool, struct duet__job *job)
             duet__list_append(&refused, &queued->link);
         }
     }
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     for (struct duet__list *link; (link = duet__list_pop(&refused)) != NULL;) {
-        duet__lock(&pool->lock);
+        duet__pool_lock(pool);
         struct duet__waiter *submitter = duet__pool_promise_place(pool);
-        duet__unlock(&pool->lock);
+        duet__pool_unlock(pool);
         duet__waiter_tell(submitter);
         duet__job_end_unrun(duet__container(link, struct duet__job, link), -EAGAIN);
     }
@@ -327,7 +327,7 @@ static void enqueue(duet_pool *pool, struct duet__job *job)
     pool->stats.submitted++;
     struct duet__summons summons = duet__summon(pool);
     pool->owners += summons.start; /* the pool stays until we have seen whether it succeeds */
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     if (duet__summon_now(pool, summons) < 0)
         refuse_for_want_of_thread(pool, job);
     if (summons.start)
@@ -344,7 +344,7 @@ static void run_here(duet_pool *pool, struct duet__job *job, struct duet__parker
     pool->jobs++;
     pool->stats.submitted++;
     duet__job_started(job, &seat);
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     duet__graph_stand(&stand, here, &job->work.future);
     bool shields = here->ops->shield && here->shields == 0; /* its signals are not this job's */
     if (shields)
@@ -371,7 +371,7 @@ static duet_future *refuse_job(struct duet__job *job, int err)
 static void refuse(duet_pool *pool, struct duet__job *job, int err)
 {
     pool->stats.refused++;
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     refuse_job(job, err);
 }
 
@@ -403,7 +403,9 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
     duet_future *f = &job->work.future;
     if (duet__is_observed(&job->work.parker))
         duet__job_tell(job, DUET__HOOK_JOB_QUEUED);
-    duet__lock(&pool->lock);
+    if (job->lane == DUET__NORMAL && duet__intake_enter(pool, job))
+        return f;
+    duet__pool_lock(pool);
     enum admission what = admission(pool, here, opts && (opts->flags & DUET_REFUSE));
     bool waits = what == WAIT;
     if (waits) {

@@ -199,7 +199,7 @@ static void leave(duet_pool *pool)
     else /* nobody is left who would join us */
         pthread_detach(pthread_self());
     duet__pool_less(pool);
-    duet__pool_unlock(pool);
+    duet__pool_unlock_last(pool);
 }
 
 /* "duet-w/NAME-i" in the 15 characters the kernel keeps: the number survives a long name. */
