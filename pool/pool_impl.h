@@ -1,5 +1,5 @@
 /* The pool from inside: pool.c is its life, submit.c how jobs come, intake.c how they come fast,
- * slots.c who may start, worker.c its threads, interrupt.c how a blocked job is woken. */
+ * blocks.c their memory, slots.c who may start, worker.c its threads, interrupt.c how a blocked job is woken. */
 #pragma once
 #include "future_impl.h"
 #include "interrupt.h"
@@ -130,6 +130,17 @@ void duet__job_ended(struct duet__job *job, struct duet__seat *seat);
 
 /* To the hooks of a job's pool, without the lock. */
 void duet__job_tell(struct duet__job *job, enum duet__hook what);
+
+/* ---- blocks.c ---- */
+
+/* Memory for a plain job, without a name and what hooks need; NULL: there is none. */
+void *duet__block_get(void);
+void duet__block_put(void *block);
+/* By a worker, without the pool's lock: as it starts, before it sleeps, and as it ends; with the
+ * last one, all blocks are freed. */
+void duet__blocks_begin(void);
+void duet__blocks_rest(void);
+void duet__blocks_end(void);
 
 /* ---- intake.c ---- */
 

@@ -13,7 +13,10 @@ static void job_release(duet_future *f)
 {
     struct duet__job *job = duet__job_of(f);
     duet__work_fini(&job->work);
-    duet__free(job);
+    if (f->name || duet__is_observed(&job->work.parker))
+        duet__free(job);
+    else
+        duet__block_put(job);
 }
 
 static const char *job_place(const duet_future *f, char *buf, size_t size)
@@ -176,7 +179,9 @@ static const struct duet__parker_ops job_parker_ops = {
 
 static struct duet__job *job_new(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts)
 {
-    struct duet__job *job = duet__work_alloc(sizeof *job, pool->hooks, opts);
+    bool is_plain = !pool->hooks && !(opts && opts->name);
+    struct duet__job *job =
+        is_plain ? duet__block_get() : duet__work_alloc(sizeof *job, pool->hooks, opts);
     if (!job)
         return NULL;
     duet__work_init(&job->work, sizeof *job, pool->hooks, &duet__job_ops, &job_parker_ops, fn, arg,

@@ -78,6 +78,7 @@ static bool stand_idle_until(duet_pool *pool, duet_deadline by)
     duet__waiter_init(&waiter, duet__here());
     duet__list_append(&pool->idle, &waiter.link);
     duet__unlock(&pool->lock);
+    duet__blocks_rest();
     /* Ended by duet__summon_now(), by who ends the pool, or by its time. */
     if (duet__wait_claimed_locked(&waiter, &pool->lock, by, true) < 0)
         return false;
@@ -219,6 +220,7 @@ static void *worker_main(void *arg)
     struct duet__worker worker = {.blocking = {duet__slot_lend, duet__slot_back}, .pool = arg};
     duet_pool *pool = worker.pool;
     duet__blocking_set(&worker.blocking);
+    duet__blocks_begin();
     duet__lock(&pool->lock);
     unsigned number = pool->begun++;
     duet__note_workers(pool);
@@ -230,6 +232,7 @@ static void *worker_main(void *arg)
     work(&worker);
     duet__list_remove(&worker.seat.link);
     leave(pool);
+    duet__blocks_end();
     return NULL;
 }
 
