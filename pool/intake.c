@@ -14,13 +14,14 @@
 static void receive(duet_pool *pool)
 {
     struct duet__intake *intake = &pool->intake;
-    if (intake->count == 0)
+    uint32_t count = duet__load_relaxed(&intake->count);
+    if (count == 0)
         return;
     duet__list_append_all(&pool->lanes[DUET__NORMAL], &intake->jobs);
-    pool->jobs += intake->count;
-    pool->stats.queued += intake->count;
-    pool->stats.submitted += intake->count;
-    intake->count = 0;
+    pool->jobs += count;
+    pool->stats.queued += count;
+    pool->stats.submitted += count;
+    duet__store_relaxed(&intake->count, 0);
 }
 
 void duet__intake_lock(duet_pool *pool)
@@ -44,7 +45,7 @@ bool duet__intake_enter(duet_pool *pool, struct duet__job *job)
     bool enters = intake->places > 0;
     if (enters) {
         intake->places--;
-        intake->count++;
+        duet__store_relaxed(&intake->count, duet__load_relaxed(&intake->count) + 1);
         duet__list_append(&intake->jobs, &job->link);
     }
     duet__unlock(&intake->lock);

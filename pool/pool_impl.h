@@ -56,7 +56,9 @@ struct duet__worker {
 struct duet__intake {
     struct duet__lock lock;
     unsigned places; /* how many jobs may enter; 0: it is not open */
-    unsigned count; /* of jobs, that do not count in the pool yet */
+    /* Of jobs, that do not count in the pool yet. Relaxed: a look without the lock publishes
+     * nothing. */
+    _Atomic uint32_t count;
     struct duet__list jobs; /* normal ones */
 };
 
@@ -153,6 +155,11 @@ void duet__intake_unlock(duet_pool *pool);
 /* Without a lock: the normal job is queued, and that is all. False: it is not, and may have to wait
  * for room or to summon somebody. */
 bool duet__intake_enter(duet_pool *pool, struct duet__job *job);
+/* Without its lock, a look: has nothing come? */
+static inline bool duet__intake_is_empty(duet_pool *pool)
+{
+    return duet__load_relaxed(&pool->intake.count) == 0;
+}
 
 /* ---- slots.c ---- */
 
@@ -166,6 +173,8 @@ struct duet__summons {
 bool duet__slots_are_taken(const duet_pool *pool);
 /* Under the pool's lock alone: the next job, in a slot of ours now; NULL: none, or no slot is free. */
 struct duet__job *duet__slot_take(duet_pool *pool);
+/* Likewise, by who looks once more if there is none. */
+struct duet__job *duet__slot_take_at_hand(duet_pool *pool);
 /* Under the lock: a job has ended that was on a worker. */
 void duet__slot_give(struct duet__job *job);
 /* Under the lock: a job has come or a slot has become free: who takes it? */

@@ -102,6 +102,13 @@ struct duet__job *duet__slot_take(duet_pool *pool)
     return job;
 }
 
+struct duet__job *duet__slot_take_at_hand(duet_pool *pool)
+{
+    bool empty = duet__list_empty(&pool->lanes[DUET__NORMAL]) &&
+                 duet__list_empty(&pool->lanes[DUET__URGENT]);
+    return empty && duet__intake_is_empty(pool) ? NULL : duet__slot_take(pool);
+}
+
 void duet__slot_give(struct duet__job *job)
 {
     job->pool->active[job->lane]--;

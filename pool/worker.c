@@ -114,11 +114,11 @@ static void join_who_left(duet_pool *pool)
     pool->coming--;
 }
 
-/* Under the lock: the next job, whose place in the queue may be *ret_submitter's, who is to be
- * told; NULL: none. */
-static struct duet__job *take(struct duet__worker *worker, struct duet__waiter **ret_submitter)
+/* Under the lock: here, a job just taken, if there is one. Its place in the queue may be
+ * *ret_submitter's, who is to be told. */
+static struct duet__job *start(struct duet__worker *worker, struct duet__job *job,
+                               struct duet__waiter **ret_submitter)
 {
-    struct duet__job *job = duet__slot_take(worker->pool);
     *ret_submitter = NULL;
     if (!job)
         return NULL;
@@ -145,7 +145,7 @@ static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
     count_settled(worker);
     duet__job_ended(job, &worker->seat);
     duet__slot_give(job);
-    struct duet__job *next = take(worker, &submitter);
+    struct duet__job *next = start(worker, duet__slot_take_at_hand(pool), &submitter);
     pool->coming += !next; /* so that nobody else is summoned for what we look for then */
     duet__unlock(&pool->lock);
     duet__waiter_tell(submitter);
@@ -175,7 +175,7 @@ static void work(struct duet__worker *worker)
     bool idle_for_long = false;
     for (;;) {
         struct duet__waiter *submitter;
-        struct duet__job *job = take(worker, &submitter);
+        struct duet__job *job = start(worker, duet__slot_take(pool), &submitter);
         if (job) {
             run_all(worker, job, submitter);
             idle_for_long = false;
