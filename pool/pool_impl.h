@@ -125,7 +125,7 @@ void duet__job_end_unrun(struct duet__job *job, int err);
 
 /* Under the lock, by who has the job: it starts here. */
 void duet__job_started(struct duet__job *job, struct duet__seat *seat);
-/* Without the lock: runs its function, and drops its argument. */
+/* Without the lock: runs its function. */
 duet_result duet__job_call(struct duet__job *job);
 /* Under the lock: it has run. */
 void duet__job_ended(struct duet__job *job, struct duet__seat *seat);

@@ -42,10 +42,6 @@ duet_result duet__job_call(struct duet__job *job)
     duet__here_set(before); /* the job may be gone when it has settled */
     if (duet__is_observed(&job->work.parker))
         tell_ended(job);
-    if (job->work.drop) { /* what the user's own code does is over before the next one is taken */
-        duet__call_bare_in(job->work.parker.context, job->work.drop, job->work.arg);
-        job->work.drop = NULL;
-    }
     return result;
 }
 
@@ -134,18 +130,29 @@ static void count_settled(struct duet__worker *worker)
     worker->settled = 0;
 }
 
-/* Without the lock. Its end and the start of the next, which it returns, are one step under the
- * lock; it settles after that, and is counted as settled in the step after that. */
+/* Does none of the user's own code run as it settles and is let go of? */
+static bool ends_quietly(const struct duet__job *job, duet_result result)
+{
+    const struct duet__work *work = &job->work;
+    return result.err == 0 && !work->drop && !work->future.drop_result && !work->began_in &&
+           !work->parker.context && !duet__is_observed(&work->parker);
+}
+
+/* Without the lock. Its end and the start of the next, which it returns, are mostly one step under
+ * the lock; it settles after that, and is counted as settled in the step after that. So the next
+ * one, which nobody else can take any more, waits for that: for a few instructions of ours. */
 static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
 {
     duet_pool *pool = worker->pool;
     struct duet__waiter *submitter;
     duet_result result = duet__job_call(job);
+    bool quiet = ends_quietly(job, result);
     duet__lock(&pool->lock);
     count_settled(worker);
     duet__job_ended(job, &worker->seat);
     duet__slot_give(job);
-    struct duet__job *next = start(worker, duet__slot_take_at_hand(pool), &submitter);
+    struct duet__job *next =
+        start(worker, quiet ? duet__slot_take_at_hand(pool) : NULL, &submitter);
     pool->coming += !next; /* so that nobody else is summoned for what we look for then */
     duet__unlock(&pool->lock);
     duet__waiter_tell(submitter);
