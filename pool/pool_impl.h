@@ -130,6 +130,14 @@ duet_result duet__job_call(struct duet__job *job);
 /* Under the lock: it has run. */
 void duet__job_ended(struct duet__job *job, struct duet__seat *seat);
 
+/* Under the lock, when no thread could be started for a job: if there is no other that could come
+ * to it, it is claimed and removed; and if there is none at all, so is all that was queued
+ * meanwhile in trust of that one. */
+void duet__jobs_claim_hopeless(duet_pool *pool, const struct duet__job *job,
+                               struct duet__list *ret);
+/* Without the lock, of those. */
+void duet__jobs_refuse(duet_pool *pool, struct duet__list *jobs);
+
 /* To the hooks of a job's pool, without the lock. */
 void duet__job_tell(struct duet__job *job, enum duet__hook what);
 
@@ -167,6 +175,7 @@ static inline bool duet__intake_is_empty(duet_pool *pool)
 struct duet__summons {
     struct duet__waiter *idle; /* a worker to wake; NULL: none */
     bool start; /* a thread to start */
+    struct duet__job *job; /* for this one; NULL: for any */
 };
 
 /* Under the lock: each slot has a job, or a worker who is on its way to look for one. */

@@ -124,7 +124,7 @@ static bool may_have_thread(const duet_pool *pool)
 
 struct duet__summons duet__summon(duet_pool *pool)
 {
-    struct duet__summons summons = {NULL, false};
+    struct duet__summons summons = {NULL, false, NULL};
     if (!is_ready(pool, DUET__NORMAL) && !is_ready(pool, DUET__URGENT))
         return summons;
     if (pool->coming >= pool->stats.queued || duet__slots_are_taken(pool))
@@ -161,14 +161,18 @@ static void note_started_thread(duet_pool *pool)
     duet__unlock(&pool->lock);
 }
 
-static void note_refused_thread(duet_pool *pool, int rc)
+/* In one step, so that no search finds those in the queue to whom nobody would come. */
+static void note_refused_thread(duet_pool *pool, const struct duet__job *job, int rc)
 {
+    struct duet__list hopeless;
+    duet__list_init(&hopeless);
     duet__pool_lock(pool);
     bool first = !pool->cannot_start;
     pool->cannot_start = true;
     pool->threads--;
     pool->coming--;
     pool->stats.threads_refused++;
+    duet__jobs_claim_hopeless(pool, job, &hopeless);
     duet__pool_less(pool);
     duet__pool_unlock(pool);
     if (first)
@@ -177,6 +181,7 @@ static void note_refused_thread(duet_pool *pool, int rc)
             "pool '%s': a thread for a worker could not be started: %s (see RLIMIT_NPROC, ulimit "
             "-u, the cgroup's pids.max, and memory)",
             pool->config.name, duet_strerror(rc));
+    duet__jobs_refuse(pool, &hopeless);
     duet__graph_changed(NULL); /* somebody may have counted on it */
 }
 
@@ -187,7 +192,7 @@ int duet__summon_now(duet_pool *pool, struct duet__summons summons)
         return 0;
     int rc = duet__worker_start(pool);
     if (rc < 0)
-        note_refused_thread(pool, rc);
+        note_refused_thread(pool, summons.job, rc);
     else
         note_started_thread(pool);
     return rc;

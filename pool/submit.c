@@ -101,6 +101,35 @@ void duet__job_end_unrun(struct duet__job *job, int err)
     less_one(pool);
 }
 
+void duet__jobs_claim_hopeless(duet_pool *pool, const struct duet__job *job, struct duet__list *ret)
+{
+    for (unsigned lane = 0; lane < DUET__LANES; lane++) {
+        for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
+             link = next) {
+            struct duet__job *queued = duet__container(link, struct duet__job, link);
+            next = link->next;
+            bool for_nobody = pool->threads == 0 || (queued == job && pool->threads == pool->lent);
+            if (!for_nobody || !duet__park_claim(&queued->work.parker))
+                continue;
+            duet__job_remove(queued);
+            pool->stats.submitted--;
+            pool->stats.refused++;
+            duet__list_append(ret, &queued->link);
+        }
+    }
+}
+
+void duet__jobs_refuse(duet_pool *pool, struct duet__list *jobs)
+{
+    for (struct duet__list *link; (link = duet__list_pop(jobs)) != NULL;) {
+        duet__pool_lock(pool);
+        struct duet__waiter *submitter = duet__pool_promise_place(pool);
+        duet__pool_unlock(pool);
+        duet__waiter_tell(submitter);
+        duet__job_end_unrun(duet__container(link, struct duet__job, link), -EAGAIN);
+    }
+}
+
 /* ---- A job as who waits ---- */
 
 /* Whoever cancelled it holds a reference. A queued job is its canceller's to remove; the worker of
@@ -291,37 +320,6 @@ static enum admission admission(duet_pool *pool, const struct duet__parker *here
     return WAIT;
 }
 
-/* No thread could be started for it. If there is no other that could come to it, it is refused; and
- * if there is none at all, so is all that was queued meanwhile in trust of ours. */
-static void refuse_for_want_of_thread(duet_pool *pool, struct duet__job *job)
-{
-    struct duet__list refused;
-    duet__list_init(&refused);
-    duet__pool_lock(pool);
-    for (unsigned lane = 0; lane < DUET__LANES; lane++) {
-        for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
-             link = next) {
-            struct duet__job *queued = duet__container(link, struct duet__job, link);
-            next = link->next;
-            bool for_nobody = pool->threads == 0 || (queued == job && pool->threads == pool->lent);
-            if (!for_nobody || !duet__park_claim(&queued->work.parker))
-                continue;
-            duet__job_remove(queued);
-            pool->stats.submitted--;
-            pool->stats.refused++;
-            duet__list_append(&refused, &queued->link);
-        }
-    }
-    duet__pool_unlock(pool);
-    for (struct duet__list *link; (link = duet__list_pop(&refused)) != NULL;) {
-        duet__pool_lock(pool);
-        struct duet__waiter *submitter = duet__pool_promise_place(pool);
-        duet__pool_unlock(pool);
-        duet__waiter_tell(submitter);
-        duet__job_end_unrun(duet__container(link, struct duet__job, link), -EAGAIN);
-    }
-}
-
 /* Under the lock, which it releases. */
 static void enqueue(duet_pool *pool, struct duet__job *job)
 {
@@ -331,10 +329,10 @@ static void enqueue(duet_pool *pool, struct duet__job *job)
     pool->stats.urgent += job->lane == DUET__URGENT;
     pool->stats.submitted++;
     struct duet__summons summons = duet__summon(pool);
+    summons.job = job;
     pool->owners += summons.start; /* the pool stays until we have seen whether it succeeds */
     duet__pool_unlock(pool);
-    if (duet__summon_now(pool, summons) < 0)
-        refuse_for_want_of_thread(pool, job);
+    duet__summon_now(pool, summons);
     if (summons.start)
         duet__pool_release(pool);
 }
