@@ -1,7 +1,7 @@
-/* Blocks of memory for jobs. One thread allocates a job and mostly another frees it, which is what the
- * general allocator is worst at: it locks, and gives the memory of each burst back to the kernel. So
- * the blocks of plain jobs, which are all alike, are kept for the next ones, for all pools together,
- * as long as there is a worker. Workers bring them back by the handful.
+/* Blocks of memory for jobs. One thread allocates a job and mostly another frees it, which is what
+ * the general allocator is worst at: it locks, and gives the memory of each burst back to the
+ * kernel. So the blocks of plain jobs, which are all alike, are kept for the next ones, for all
+ * pools together, as long as there is a worker. Workers bring them back by the handful.
  *
  * Nobody waits for the lock to keep a block or to get one: there is the allocator.
  * AddressSanitizer had better see each. */

@@ -1,5 +1,6 @@
 /* The pool from inside: pool.c is its life, submit.c how jobs come, intake.c how they come fast,
- * blocks.c their memory, slots.c who may start, worker.c its threads, interrupt.c how a blocked job is woken. */
+ * blocks.c their memory, slots.c who may start, worker.c its threads, interrupt.c how a
+ * blocked job is woken. */
 #pragma once
 #include "future_impl.h"
 #include "interrupt.h"
@@ -180,7 +181,7 @@ struct duet__summons {
 
 /* Under the lock: each slot has a job, or a worker who is on its way to look for one. */
 bool duet__slots_are_taken(const duet_pool *pool);
-/* Under the pool's lock alone: the next job, in a slot of ours now; NULL: none, or no slot is free. */
+/* Under the pool's lock alone: the next job, in a slot of ours now; NULL: none, or none is free. */
 struct duet__job *duet__slot_take(duet_pool *pool);
 /* Likewise, by who looks once more if there is none. */
 struct duet__job *duet__slot_take_at_hand(duet_pool *pool);

@@ -155,9 +155,9 @@ static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
         start(worker, quiet ? duet__slot_take_at_hand(pool) : NULL, &submitter);
     pool->coming += !next; /* so that nobody else is summoned for what we look for then */
     duet__unlock(&pool->lock);
-    duet__waiter_tell(submitter);
     duet__work_end(&job->work, result);
     worker->settled = 1;
+    duet__waiter_tell(submitter);
     return next;
 }
 
