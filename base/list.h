@@ -40,6 +40,18 @@ static inline void duet__list_remove(struct duet__list *element)
     element->next = element->prev = NULL;
 }
 
+/* Moves all elements of another list to the end of this one, in their order. */
+static inline void duet__list_append_all(struct duet__list *head, struct duet__list *from)
+{
+    if (duet__list_empty(from))
+        return;
+    from->next->prev = head->prev;
+    head->prev->next = from->next;
+    from->prev->next = head;
+    head->prev = from->prev;
+    duet__list_init(from);
+}
+
 /* The first element, unlinked; NULL: the list is empty. */
 static inline struct duet__list *duet__list_pop(struct duet__list *head)
 {

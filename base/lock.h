@@ -23,6 +23,14 @@ static inline void duet__lock(struct duet__lock *lock)
         duet__lock_slow(lock);
 }
 
+/* For what can do without it. */
+static inline bool duet__try_lock(struct duet__lock *lock)
+{
+    uint32_t is_free = 0;
+    /* As in duet__lock(). */
+    return duet__cas_acquire(&lock->word, &is_free, 1);
+}
+
 static inline void duet__unlock(struct duet__lock *lock)
 {
     /* Publishes what was written under the lock. Pairs with the acquires in duet__lock*(). */

@@ -42,12 +42,12 @@ static bool count_rests(struct duet__census *census)
     duet__list_for_each(link, &all)
     {
         duet_pool *pool = duet__container(link, duet_pool, all);
-        duet__lock(&pool->lock);
+        duet__pool_lock(pool);
         duet__list_for_each(idle, &pool->idle) census->threads++;
         census->wakes +=
             pool->stats.submitted + pool->stats.completed + pool->stats.threads_started;
         all_rest = all_rest && pool->coming == 0;
-        duet__unlock(&pool->lock);
+        duet__pool_unlock(pool);
     }
     duet__unlock(&all_lock);
     return all_rest;
@@ -158,17 +158,17 @@ static bool empty_may_settle(const duet_future *f, struct duet__look *look)
 {
     duet_pool *pool = duet__container(f, duet_pool, empty);
     bool may = true;
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         if (!duet__list_empty(&pool->lanes[lane]) && !duet__slot_may_come(pool, lane, look))
             may = false;
-    duet__list_for_each(link, &pool->running)
+    duet__list_for_each(link, &pool->seats)
     {
-        struct duet__job *job = duet__container(link, struct duet__job, link);
-        if (!duet__look_at(look, &job->work.parker, DUET__VIA_MEMBER))
+        const struct duet__job *job = duet__container(link, struct duet__seat, link)->job;
+        if (job && !duet__look_at(look, &job->work.parker, DUET__VIA_MEMBER))
             may = false;
     }
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     return may;
 }
 
@@ -179,11 +179,21 @@ static const struct duet__future_ops empty_ops = {.kind = "pool",
 static const struct duet__future_ops left_ops = {
     .kind = "pool", .cancel = moment_of_pool_cancel, .release = moment_of_pool_cancel};
 
+static duet_pool *pool_alloc(void)
+{
+    void *block = duet__alloc_zeroed(1, sizeof(duet_pool) + DUET__LINE);
+    if (!block)
+        return NULL;
+    duet_pool *pool = (void *)(((uintptr_t)block + DUET__LINE - 1) & ~(uintptr_t)(DUET__LINE - 1));
+    pool->block = block;
+    return pool;
+}
+
 static void pool_free_memory(duet_pool *pool)
 {
     duet__hooks_unref(pool->hooks);
     duet__free((char *)pool->config.name);
-    duet__free(pool);
+    duet__free(pool->block);
 }
 
 static void pool_free(duet_pool *pool)
@@ -204,7 +214,7 @@ void duet__pool_less(duet_pool *pool)
         duet__future_settle(&pool->left, duet_ok(), 0);
 }
 
-void duet__pool_unlock(duet_pool *pool)
+void duet__pool_unlock_last(duet_pool *pool)
 {
     bool nobodys =
         pool->owners == 0 && pool->jobs == 0 && pool->promised == 0 && pool->threads == 0;
@@ -220,7 +230,7 @@ void duet__pool_release(duet_pool *pool)
     pthread_t gone = pool->gone;
     if (joins)
         pool->has_gone = false;
-    duet__pool_unlock(pool);
+    duet__pool_unlock_last(pool);
     if (joins) /* it has only to return from its function */
         pthread_join(gone, NULL);
 }
@@ -289,7 +299,7 @@ int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
         rc = config_defaults(&given);
     if (rc < 0)
         return rc;
-    duet_pool *pool = duet__alloc_zeroed(1, sizeof *pool);
+    duet_pool *pool = pool_alloc();
     if (!pool)
         return -ENOMEM;
     pool->config = given;
@@ -303,7 +313,8 @@ int duet_pool_open(duet_pool **ret, const duet_pool_config *config)
     pool->config.hooks = NULL; /* the caller's; ours are copies */
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         duet__list_init(&pool->lanes[lane]);
-    duet__list_init(&pool->running);
+    duet__list_init(&pool->intake.jobs);
+    duet__list_init(&pool->seats);
     duet__list_init(&pool->idle);
     duet__list_init(&pool->room);
     duet__future_init(&pool->empty, &empty_ops, NULL, 1);
@@ -332,13 +343,13 @@ void duet_pool_stats_get(const duet_pool *pool, duet_pool_stats *ret)
         duet__refuse(__func__, -EOWNERDEAD, duet_strerror(-EOWNERDEAD));
         return;
     }
-    struct duet__lock *lock = (struct duet__lock *)&pool->lock;
-    duet__lock(lock);
-    unsigned workers = duet__note_workers((duet_pool *)pool);
+    duet_pool *locked = (duet_pool *)pool;
+    duet__pool_lock(locked);
+    unsigned workers = duet__note_workers(locked);
     *ret = pool->stats;
     ret->workers = workers;
     ret->blocked_in_wait = pool->lent;
-    duet__unlock(lock);
+    duet__pool_unlock(locked);
 }
 
 /* ---- Ending: the parts ---- */
@@ -355,21 +366,21 @@ int duet__pool_may_await(const duet_pool *pool)
 
 void duet__pool_refuse(duet_pool *pool)
 {
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     if (!pool->closing) {
         pool->closing = true;
         for (struct duet__waiter *submitter; (submitter = duet__pool_promise_place(pool)) != NULL;)
             duet__waiter_tell(submitter);
         duet__pool_less(pool);
     }
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
 }
 
 void duet__pool_cancel(duet_pool *pool)
 {
     struct duet__list ours;
     duet__list_init(&ours);
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     for (unsigned lane = 0; lane < DUET__LANES; lane++) {
         for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
              link = next) {
@@ -382,9 +393,13 @@ void duet__pool_cancel(duet_pool *pool)
             }
         }
     }
-    duet__list_for_each(link, &pool->running) /* started, so cancelling does not take our lock */
-        duet__park_cancel(&duet__container(link, struct duet__job, link)->work.parker);
-    duet__unlock(&pool->lock);
+    duet__list_for_each(link, &pool->seats)
+    {
+        struct duet__job *job = duet__container(link, struct duet__seat, link)->job;
+        if (job) /* it has started, so cancelling it does not take our lock */
+            duet__park_cancel(&job->work.parker);
+    }
+    duet__pool_unlock(pool);
     for (struct duet__list *link; (link = duet__list_pop(&ours)) != NULL;)
         duet__job_end_unrun(duet__container(link, struct duet__job, link), -ECANCELED);
 }
@@ -401,10 +416,11 @@ int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
     duet__lock(&pool->lock);
     unsigned count = pool->stats.busy, named = 0;
     struct duet__job **left = count ? duet__alloc(count * sizeof(struct duet__job *)) : NULL;
-    for (struct duet__list *link = pool->running.next; left && link != &pool->running;
+    for (struct duet__list *link = pool->seats.next; left && link != &pool->seats;
          link = link->next) {
-        left[named] = duet__container(link, struct duet__job, link);
-        duet_future_ref(&left[named++]->work.future);
+        struct duet__job *job = duet__container(link, struct duet__seat, link)->job;
+        if (job)
+            duet_future_ref(&(left[named++] = job)->work.future);
     }
     duet__unlock(&pool->lock);
     receipt->unlisted += count - named;

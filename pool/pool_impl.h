@@ -1,5 +1,5 @@
-/* The pool from inside: pool.c is its life, submit.c how jobs come, slots.c who may start, worker.c
- * its threads, interrupt.c how a blocked job is woken. */
+/* The pool from inside: pool.c is its life, submit.c how jobs come, intake.c how they come fast,
+ * slots.c who may start, worker.c its threads, interrupt.c how a blocked job is woken. */
 #pragma once
 #include "future_impl.h"
 #include "interrupt.h"
@@ -13,6 +13,7 @@ enum {
     DUET__NORMAL,
     DUET__URGENT,
     DUET__LANES,
+    DUET__LINE = 64, /* bytes of the cache */
 };
 
 /* Owned like its work: by the pool until it ends, by handles until they let go.
@@ -27,39 +28,61 @@ struct duet__job {
     uint8_t lane;
     /* These are guarded by the pool's lock. */
     bool started; /* written by who has the job */
-    bool in_place; /* runs in its submitter's thread, in no slot */
-    bool lent; /* waits, and its worker's slot is lent */
+    bool runs; /* it has started, and not ended */
     bool abandoned;
     _Atomic int64_t since_ns; /* when it started; of the coarse clock; relaxed */
-    struct duet__list link; /* in the pool's queue, then in its list of running ones */
+    struct duet__list link; /* in the pool's queue */
     struct duet__interrupt interrupt;
+};
+
+/* Where jobs run, one after the other: a worker, or a submitter's thread. Owned by that thread, on
+ * its stack; guarded by the pool's lock, though that thread may read it without. */
+struct duet__seat {
+    struct duet__job *job; /* NULL: none runs */
+    bool in_place; /* it is a submitter's, and has no slot */
+    bool lent; /* the job waits, and its slot is lent */
+    struct duet__list link; /* in the pool's list */
 };
 
 /* Owned by its thread, on its stack. */
 struct duet__worker {
     struct duet__blocking blocking; /* first: lends the slot while a job of ours waits */
     duet_pool *pool;
-    struct duet__job *job; /* NULL: idle */
+    struct duet__seat seat;
+    unsigned settled; /* jobs of ours that have settled and still count in the pool */
+};
+
+/* See intake.c. Its lock guards it, and is taken after the pool's. */
+struct duet__intake {
+    struct duet__lock lock;
+    unsigned places; /* how many jobs may enter; 0: it is not open */
+    /* Of jobs, that do not count in the pool yet. Relaxed: a look without the lock publishes
+     * nothing. */
+    _Atomic uint32_t count;
+    struct duet__list jobs; /* normal ones */
 };
 
 /* Owned by who opened it until it is closed or shut down, then by what is left in it; and by who
  * holds it for a moment. The lock guards all that is not constant. */
 struct duet_pool {
-    struct duet__lock lock;
+    void *block; /* as it was allocated; constant */
+    /* Submitters, and workers, each in cache lines of their own. */
+    _Alignas(DUET__LINE) struct duet__intake intake;
+    _Alignas(DUET__LINE) struct duet__lock lock;
     struct duet__list lanes[DUET__LANES]; /* queued jobs, the oldest first */
-    struct duet__list running; /* jobs */
     struct duet__list idle; /* waiters of workers without a job, the latest last */
-    struct duet__list room; /* waiters of submitters, the oldest first */
-
-    unsigned jobs; /* accepted and not ended */
-    unsigned promised; /* places freed for submitters who were woken and are on their way */
-    unsigned owners; /* whoever opened it, and who holds it for a moment */
-
     unsigned
         active[DUET__LANES]; /* slots in use: jobs on workers, but for those that lent theirs */
+    unsigned coming; /* workers on their way to look for a job */
+    unsigned jobs; /* accepted and not ended */
+    unsigned promised; /* places freed for submitters who were woken and are on their way */
+    struct duet__list room; /* waiters of submitters, the oldest first */
+    duet_pool_stats stats;
+    struct duet__list seats; /* of all workers, and of jobs that run in place */
+
+    unsigned owners; /* whoever opened it, and who holds it for a moment */
     unsigned lent; /* workers whose job waits, and whose slot is lent */
     unsigned threads; /* workers, from the decision to start one to its exit */
-    unsigned coming; /* of those, on their way to look for a job */
     unsigned started, begun, left_count; /* workers so far: by their starters' count, their own, and
                                             that of those that left */
     unsigned urgent_in_row; /* jobs started while a normal one could have been */
@@ -73,7 +96,6 @@ struct duet_pool {
 
     duet_future empty; /* settles when closing and no job is left */
     duet_future left; /* settles when leaving and no worker is left */
-    duet_pool_stats stats;
     duet_pool_config config; /* constant; name is a copy */
     struct duet__hooks *hooks; /* constant; NULL: none */
     uint32_t process; /* constant: in which it was opened */
@@ -101,8 +123,40 @@ void duet__job_remove(struct duet__job *job);
 /* Without the lock, of a job that was removed: it never ran. */
 void duet__job_end_unrun(struct duet__job *job, int err);
 
+/* Under the lock, by who has the job: it starts here. */
+void duet__job_started(struct duet__job *job, struct duet__seat *seat);
+/* Without the lock: runs its function. */
+duet_result duet__job_call(struct duet__job *job);
+/* Under the lock: it has run. */
+void duet__job_ended(struct duet__job *job, struct duet__seat *seat);
+
+/* Under the lock, when no thread could be started for a job: if there is no other that could come
+ * to it, it is claimed and removed; and if there is none at all, so is all that was queued
+ * meanwhile in trust of that one. */
+void duet__jobs_claim_hopeless(duet_pool *pool, const struct duet__job *job,
+                               struct duet__list *ret);
+/* Without the lock, of those. */
+void duet__jobs_refuse(duet_pool *pool, struct duet__list *jobs);
+
 /* To the hooks of a job's pool, without the lock. */
 void duet__job_tell(struct duet__job *job, enum duet__hook what);
+
+/* ---- intake.c ---- */
+
+/* Whoever has the pool's lock so sees all that has come. */
+void duet__pool_lock(duet_pool *pool);
+void duet__pool_unlock(duet_pool *pool);
+/* The second part of both: under the pool's lock. */
+void duet__intake_lock(duet_pool *pool);
+void duet__intake_unlock(duet_pool *pool);
+/* Without a lock: the normal job is queued, and that is all. False: it is not, and may have to wait
+ * for room or to summon somebody. */
+bool duet__intake_enter(duet_pool *pool, struct duet__job *job);
+/* Without its lock, a look: has nothing come? */
+static inline bool duet__intake_is_empty(duet_pool *pool)
+{
+    return duet__load_relaxed(&pool->intake.count) == 0;
+}
 
 /* ---- slots.c ---- */
 
@@ -110,11 +164,16 @@ void duet__job_tell(struct duet__job *job, enum duet__hook what);
 struct duet__summons {
     struct duet__waiter *idle; /* a worker to wake; NULL: none */
     bool start; /* a thread to start */
+    struct duet__job *job; /* for this one; NULL: for any */
 };
 
-/* Under the lock: the next job, in a slot of ours now; NULL: none, or no slot is free. */
+/* Under the lock: each slot has a job, or a worker who is on its way to look for one. */
+bool duet__slots_are_taken(const duet_pool *pool);
+/* Under the pool's lock alone: the next job, in a slot of ours now; NULL: none, or none is free. */
 struct duet__job *duet__slot_take(duet_pool *pool);
-/* Under the lock: a job has ended that was on a worker, which is `coming` from here on. */
+/* Likewise, by who looks once more if there is none. */
+struct duet__job *duet__slot_take_at_hand(duet_pool *pool);
+/* Under the lock: a job has ended that was on a worker. */
 void duet__slot_give(struct duet__job *job);
 /* Under the lock: a job has come or a slot has become free: who takes it? */
 struct duet__summons duet__summon(duet_pool *pool);
@@ -132,9 +191,6 @@ bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look
 
 /* Starts a worker that is counted in `threads` already. 0 or a negative errno. */
 int duet__worker_start(duet_pool *pool);
-/* Runs a job on this thread, whose caller has it and holds no lock; the job may be gone then, and
- * the pool too, unless the caller is its worker. NULL: not on a worker. */
-void duet__job_run(struct duet__job *job, struct duet__worker *worker);
 
 /* ---- pool.c ---- */
 
@@ -145,7 +201,7 @@ int duet__pool_end(duet_pool *pool, duet_deadline by);
 /* Under the lock: one job fewer, or one promise. */
 void duet__pool_less(duet_pool *pool);
 /* Releases the lock, and frees the pool if nobody owns it and nothing is in it any more. */
-void duet__pool_unlock(duet_pool *pool);
+void duet__pool_unlock_last(duet_pool *pool);
 /* All pools of this process that are open, held: to be let go of by duet__pool_release(). NULL:
  * there are none, or (*ret_n > 0) no memory. duet__free() it. */
 duet_pool **duet__pool_hold_all(size_t *ret_n);

@@ -26,6 +26,11 @@ static unsigned active(const duet_pool *pool)
     return pool->active[DUET__NORMAL] + pool->active[DUET__URGENT];
 }
 
+bool duet__slots_are_taken(const duet_pool *pool)
+{
+    return active(pool) + pool->coming >= pool->config.workers_max;
+}
+
 /* How many normal jobs may run at once. */
 static unsigned normal_max(const duet_pool *pool)
 {
@@ -74,25 +79,39 @@ static struct duet__job *take_next(duet_pool *pool)
     return job;
 }
 
-struct duet__job *duet__slot_take(duet_pool *pool)
+static struct duet__job *take_slot(duet_pool *pool)
 {
     struct duet__job *job = take_next(pool);
     if (!job)
         return NULL;
-    duet__list_remove(&job->link);
-    duet__list_append(&pool->running, &job->link);
-    job->started = true;
+    duet__job_remove(job);
     pool->active[job->lane]++;
-    pool->stats.queued--;
-    pool->stats.urgent -= job->lane == DUET__URGENT;
-    pool->stats.busy++;
     return job;
+}
+
+struct duet__job *duet__slot_take(duet_pool *pool)
+{
+    struct duet__job *job = NULL;
+    if (duet__list_empty(&pool->lanes[DUET__URGENT])) /* else a normal one may have its turn */
+        job = take_slot(pool);
+    if (!job) {
+        duet__intake_lock(pool);
+        job = take_slot(pool);
+        duet__intake_unlock(pool);
+    }
+    return job;
+}
+
+struct duet__job *duet__slot_take_at_hand(duet_pool *pool)
+{
+    bool empty = duet__list_empty(&pool->lanes[DUET__NORMAL]) &&
+                 duet__list_empty(&pool->lanes[DUET__URGENT]);
+    return empty && duet__intake_is_empty(pool) ? NULL : duet__slot_take(pool);
 }
 
 void duet__slot_give(struct duet__job *job)
 {
     job->pool->active[job->lane]--;
-    job->pool->coming++; /* so that nobody else is summoned for what we look for next */
 }
 
 /* ---- Threads ---- */
@@ -105,11 +124,10 @@ static bool may_have_thread(const duet_pool *pool)
 
 struct duet__summons duet__summon(duet_pool *pool)
 {
-    struct duet__summons summons = {NULL, false};
+    struct duet__summons summons = {NULL, false, NULL};
     if (!is_ready(pool, DUET__NORMAL) && !is_ready(pool, DUET__URGENT))
         return summons;
-    if (pool->coming >= pool->stats.queued ||
-        active(pool) + pool->coming >= pool->config.workers_max)
+    if (pool->coming >= pool->stats.queued || duet__slots_are_taken(pool))
         return summons;
     if (!duet__list_empty(&pool->idle)) { /* who went idle last, whose caches are warm */
         struct duet__list *link = pool->idle.prev;
@@ -143,22 +161,27 @@ static void note_started_thread(duet_pool *pool)
     duet__unlock(&pool->lock);
 }
 
-static void note_refused_thread(duet_pool *pool, int rc)
+/* In one step, so that no search finds those in the queue to whom nobody would come. */
+static void note_refused_thread(duet_pool *pool, const struct duet__job *job, int rc)
 {
-    duet__lock(&pool->lock);
+    struct duet__list hopeless;
+    duet__list_init(&hopeless);
+    duet__pool_lock(pool);
     bool first = !pool->cannot_start;
     pool->cannot_start = true;
     pool->threads--;
     pool->coming--;
     pool->stats.threads_refused++;
+    duet__jobs_claim_hopeless(pool, job, &hopeless);
     duet__pool_less(pool);
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     if (first)
         duet__log(
             DUET_WARNING,
             "pool '%s': a thread for a worker could not be started: %s (see RLIMIT_NPROC, ulimit "
             "-u, the cgroup's pids.max, and memory)",
             pool->config.name, duet_strerror(rc));
+    duet__jobs_refuse(pool, &hopeless);
     duet__graph_changed(NULL); /* somebody may have counted on it */
 }
 
@@ -169,7 +192,7 @@ int duet__summon_now(duet_pool *pool, struct duet__summons summons)
         return 0;
     int rc = duet__worker_start(pool);
     if (rc < 0)
-        note_refused_thread(pool, rc);
+        note_refused_thread(pool, summons.job, rc);
     else
         note_started_thread(pool);
     return rc;
@@ -179,21 +202,21 @@ int duet__summon_now(duet_pool *pool, struct duet__summons summons)
 
 static bool lends(const struct duet__worker *worker)
 {
-    return worker->job && !(worker->job->flags & DUET_KEEP_SLOT);
+    return worker->seat.job && !(worker->seat.job->flags & DUET_KEEP_SLOT);
 }
 
 void duet__slot_lend(struct duet__blocking *blocking)
 {
     struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
     duet_pool *pool = worker->pool;
-    if (!lends(worker) || worker->job->lent)
+    if (!lends(worker) || worker->seat.lent)
         return;
-    duet__lock(&pool->lock);
-    worker->job->lent = true;
+    duet__pool_lock(pool);
+    worker->seat.lent = true;
     pool->lent++;
-    pool->active[worker->job->lane]--;
+    pool->active[worker->seat.job->lane]--;
     struct duet__summons summons = duet__summon(pool);
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     duet__summon_now(pool, summons); /* refused: what is queued waits for one that waits */
 }
 
@@ -201,12 +224,12 @@ void duet__slot_back(struct duet__blocking *blocking)
 {
     struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
     duet_pool *pool = worker->pool;
-    if (!lends(worker) || !worker->job->lent)
+    if (!lends(worker) || !worker->seat.lent)
         return;
     duet__lock(&pool->lock);
-    worker->job->lent = false;
+    worker->seat.lent = false;
     pool->lent--;
-    pool->active[worker->job->lane]++;
+    pool->active[worker->seat.job->lane]++;
     duet__unlock(&pool->lock);
 }
 
@@ -226,13 +249,14 @@ bool duet__slot_may_come(const duet_pool *pool, unsigned lane, struct duet__look
         return true;
     /* Which of those that run may end, and give a thread; or a slot, if they have not lent it. */
     unsigned threads = 0, slots[DUET__LANES] = {0};
-    duet__list_for_each(link, &pool->running)
+    duet__list_for_each(link, &pool->seats)
     {
-        const struct duet__job *job = duet__container(link, struct duet__job, link);
-        if (job->in_place || !duet__look_at(look, &job->work.parker, DUET__VIA_QUEUE))
+        const struct duet__seat *seat = duet__container(link, struct duet__seat, link);
+        if (!seat->job || seat->in_place ||
+            !duet__look_at(look, &seat->job->work.parker, DUET__VIA_QUEUE))
             continue;
         threads++;
-        slots[job->lane] += !job->lent;
+        slots[seat->job->lane] += !seat->lent;
     }
     if (slot)
         return threads > 0;

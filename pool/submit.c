@@ -24,11 +24,11 @@ static const char *job_place(const duet_future *f, char *buf, size_t size)
 static bool job_may_settle(const duet_future *f, struct duet__look *look)
 {
     struct duet__job *job = duet__job_of(f);
-    duet__lock(&job->pool->lock);
+    duet__pool_lock(job->pool);
     bool queued = !job->started, may = true;
     if (queued && (duet__load_relaxed(&job->work.parker.word) & DUET__PARK_SLEEPING))
         may = duet__slot_may_come(job->pool, job->lane, look); /* else it is cancelled just now */
-    duet__unlock(&job->pool->lock);
+    duet__pool_unlock(job->pool);
     return queued ? may : duet__look_at(look, &job->work.parker, DUET__VIA_ITSELF);
 }
 
@@ -42,7 +42,7 @@ static void job_abandoned(duet_future *f)
     struct duet__job *job = duet__job_of(f);
     duet_pool *pool = job->pool;
     duet__lock(&pool->lock);
-    if (job->started && duet__list_linked(&job->link) && !job->abandoned) {
+    if (job->runs && !job->abandoned) {
         job->abandoned = true;
         pool->stats.abandoned++;
     }
@@ -60,12 +60,21 @@ const struct duet__future_ops duet__job_ops = {.kind = "job",
 
 void duet__job_tell(struct duet__job *job, enum duet__hook what)
 {
-    duet__lock(&job->pool->lock);
+    duet__pool_lock(job->pool);
     size_t queued = job->pool->stats.queued;
-    duet__unlock(&job->pool->lock);
+    duet__pool_unlock(job->pool);
     bool is_first = what == DUET__HOOK_JOB_QUEUED;
     int64_t now_ns = is_first ? job->work.parker.observed->spawned_ns : duet__clock_ns();
     duet__tell(&job->work.parker, what, now_ns, queued);
+}
+
+/* Without the lock: one has settled; the pool may be gone then. */
+static void less_one(duet_pool *pool)
+{
+    duet__lock(&pool->lock);
+    pool->jobs--;
+    duet__pool_less(pool);
+    duet__pool_unlock_last(pool);
 }
 
 /* ---- A job that never runs ---- */
@@ -84,10 +93,36 @@ void duet__job_end_unrun(struct duet__job *job, int err)
         duet__work_end(&job->work, duet_err(err));
     else
         duet__work_refuse(&job->work, err);
-    duet__lock(&pool->lock);
-    pool->jobs--;
-    duet__pool_less(pool);
-    duet__pool_unlock(pool); /* last: it may be gone then */
+    less_one(pool);
+}
+
+void duet__jobs_claim_hopeless(duet_pool *pool, const struct duet__job *job, struct duet__list *ret)
+{
+    for (unsigned lane = 0; lane < DUET__LANES; lane++) {
+        for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
+             link = next) {
+            struct duet__job *queued = duet__container(link, struct duet__job, link);
+            next = link->next;
+            bool for_nobody = pool->threads == 0 || (queued == job && pool->threads == pool->lent);
+            if (!for_nobody || !duet__park_claim(&queued->work.parker))
+                continue;
+            duet__job_remove(queued);
+            pool->stats.submitted--;
+            pool->stats.refused++;
+            duet__list_append(ret, &queued->link);
+        }
+    }
+}
+
+void duet__jobs_refuse(duet_pool *pool, struct duet__list *jobs)
+{
+    for (struct duet__list *link; (link = duet__list_pop(jobs)) != NULL;) {
+        duet__pool_lock(pool);
+        struct duet__waiter *submitter = duet__pool_promise_place(pool);
+        duet__pool_unlock(pool);
+        duet__waiter_tell(submitter);
+        duet__job_end_unrun(duet__container(link, struct duet__job, link), -EAGAIN);
+    }
 }
 
 /* ---- A job as who waits ---- */
@@ -104,11 +139,11 @@ static void job_wake_cancelled(struct duet__parker *parker)
         return;
     }
     duet_pool *pool = job->pool;
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     duet__job_remove(job);
     pool->stats.cancelled++;
     struct duet__waiter *submitter = duet__pool_promise_place(pool);
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     duet__waiter_tell(submitter);
     duet__job_end_unrun(job, -ECANCELED);
 }
@@ -176,7 +211,7 @@ static struct duet__job *job_new(duet_pool *pool, duet_fn *fn, void *arg, const 
     job->pool = pool;
     job->flags = opts ? opts->flags : 0;
     job->lane = opts && opts->priority ? DUET__URGENT : DUET__NORMAL;
-    job->started = job->in_place = job->lent = job->abandoned = false;
+    job->started = job->runs = job->abandoned = false;
     duet__store_relaxed(&job->since_ns, 0);
     job->link.next = NULL;
     job->interrupt = (struct duet__interrupt){.open = false};
@@ -197,13 +232,13 @@ static bool room_may_come(const struct duet__wait *wait, struct duet__look *look
 {
     const struct room_wait *room = duet__container(wait, const struct room_wait, wait);
     duet_pool *pool = room->pool;
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     /* It was promised one just now, or somebody else was, who may start. */
     bool may = !duet__list_linked(&room->waiter.link) || pool->promised > 0 || pool->closing;
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         if (!duet__list_empty(&pool->lanes[lane]) && duet__slot_may_come(pool, lane, look))
             may = true;
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     return may;
 }
 
@@ -233,7 +268,7 @@ static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadl
     duet__waiter_init(&room.waiter, here);
     duet__list_append(&pool->room, &room.waiter.link);
     pool->owners++; /* while we are in the graph, a search may look at it */
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     duet__wait_enter(&room.wait, here, &room_wait_ops, pool, 1, by, duet__wait_kind(shielded));
     int rc = duet__wait_claimed(&room.waiter, &pool->lock, by, shielded);
     duet__wait_leave(&room.wait);
@@ -241,7 +276,7 @@ static int wait_for_place(duet_pool *pool, struct duet__parker *here, duet_deadl
         duet__pool_release(pool);
         return duet__wait_failed(here, rc); /* it may not have parked at all */
     }
-    duet__lock(&pool->lock);
+    duet__pool_lock(pool);
     pool->promised--;
     duet__pool_less(pool);
     return 0;
@@ -278,37 +313,6 @@ static enum admission admission(duet_pool *pool, const struct duet__parker *here
     return WAIT;
 }
 
-/* No thread could be started for it. If there is no other that could come to it, it is refused; and
- * if there is none at all, so is all that was queued meanwhile in trust of ours. */
-static void refuse_for_want_of_thread(duet_pool *pool, struct duet__job *job)
-{
-    struct duet__list refused;
-    duet__list_init(&refused);
-    duet__lock(&pool->lock);
-    for (unsigned lane = 0; lane < DUET__LANES; lane++) {
-        for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
-             link = next) {
-            struct duet__job *queued = duet__container(link, struct duet__job, link);
-            next = link->next;
-            bool for_nobody = pool->threads == 0 || (queued == job && pool->threads == pool->lent);
-            if (!for_nobody || !duet__park_claim(&queued->work.parker))
-                continue;
-            duet__job_remove(queued);
-            pool->stats.submitted--;
-            pool->stats.refused++;
-            duet__list_append(&refused, &queued->link);
-        }
-    }
-    duet__unlock(&pool->lock);
-    for (struct duet__list *link; (link = duet__list_pop(&refused)) != NULL;) {
-        duet__lock(&pool->lock);
-        struct duet__waiter *submitter = duet__pool_promise_place(pool);
-        duet__unlock(&pool->lock);
-        duet__waiter_tell(submitter);
-        duet__job_end_unrun(duet__container(link, struct duet__job, link), -EAGAIN);
-    }
-}
-
 /* Under the lock, which it releases. */
 static void enqueue(duet_pool *pool, struct duet__job *job)
 {
@@ -318,10 +322,10 @@ static void enqueue(duet_pool *pool, struct duet__job *job)
     pool->stats.urgent += job->lane == DUET__URGENT;
     pool->stats.submitted++;
     struct duet__summons summons = duet__summon(pool);
+    summons.job = job;
     pool->owners += summons.start; /* the pool stays until we have seen whether it succeeds */
-    duet__unlock(&pool->lock);
-    if (duet__summon_now(pool, summons) < 0)
-        refuse_for_want_of_thread(pool, job);
+    duet__pool_unlock(pool);
+    duet__summon_now(pool, summons);
     if (summons.start)
         duet__pool_release(pool);
 }
@@ -330,19 +334,24 @@ static void enqueue(duet_pool *pool, struct duet__job *job)
 static void run_here(duet_pool *pool, struct duet__job *job, struct duet__parker *here)
 {
     struct duet__wait stand;
+    struct duet__seat seat = {.in_place = true};
     duet__park_claim(&job->work.parker);
-    job->started = job->in_place = true;
-    duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
-    duet__list_append(&pool->running, &job->link);
+    duet__list_append(&pool->seats, &seat.link);
     pool->jobs++;
     pool->stats.submitted++;
-    pool->stats.busy++;
-    duet__unlock(&pool->lock);
+    duet__job_started(job, &seat);
+    duet__pool_unlock(pool);
     duet__graph_stand(&stand, here, &job->work.future);
     bool shields = here->ops->shield && here->shields == 0; /* its signals are not this job's */
     if (shields)
         here->ops->shield(here, true);
-    duet__job_run(job, NULL);
+    duet_result result = duet__job_call(job);
+    duet__lock(&pool->lock);
+    duet__job_ended(job, &seat);
+    duet__list_remove(&seat.link);
+    duet__unlock(&pool->lock);
+    duet__work_end(&job->work, result);
+    less_one(pool);
     if (shields)
         here->ops->shield(here, false);
     duet__wait_leave(&stand);
@@ -358,7 +367,7 @@ static duet_future *refuse_job(struct duet__job *job, int err)
 static void refuse(duet_pool *pool, struct duet__job *job, int err)
 {
     pool->stats.refused++;
-    duet__unlock(&pool->lock);
+    duet__pool_unlock(pool);
     refuse_job(job, err);
 }
 
@@ -390,7 +399,9 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
     duet_future *f = &job->work.future;
     if (duet__is_observed(&job->work.parker))
         duet__job_tell(job, DUET__HOOK_JOB_QUEUED);
-    duet__lock(&pool->lock);
+    if (job->lane == DUET__NORMAL && duet__intake_enter(pool, job))
+        return f;
+    duet__pool_lock(pool);
     enum admission what = admission(pool, here, opts && (opts->flags & DUET_REFUSE));
     bool waits = what == WAIT;
     if (waits) {

@@ -1,4 +1,5 @@
 /* Threads that run jobs, one after the other. */
+#include "block.h"
 #include "check.h"
 #include "clock.h"
 #include "pool_impl.h"
@@ -21,8 +22,8 @@ static DUET__COLD void tell_ended(struct duet__job *job)
     duet__job_tell(job, DUET__HOOK_JOB_ENDED);
 }
 
-/* The job's function, with its parker as who runs here. */
-static duet_result call(struct duet__job *job)
+/* With its parker as who runs here. */
+duet_result duet__job_call(struct duet__job *job)
 {
     if (duet__is_observed(&job->work.parker))
         tell_began(job);
@@ -45,26 +46,23 @@ static duet_result call(struct duet__job *job)
     return result;
 }
 
-void duet__job_run(struct duet__job *job, struct duet__worker *worker)
+void duet__job_started(struct duet__job *job, struct duet__seat *seat)
+{
+    seat->job = job;
+    job->started = job->runs = true;
+    job->pool->stats.busy++;
+    duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
+}
+
+void duet__job_ended(struct duet__job *job, struct duet__seat *seat)
 {
     duet_pool *pool = job->pool;
-    duet_result result = call(job);
-    duet__lock(&pool->lock);
-    if (worker) {
-        worker->job = NULL;
-        duet__slot_give(job);
-    }
-    duet__list_remove(&job->link);
+    seat->job = NULL;
+    job->runs = false;
     pool->stats.completed++;
     pool->stats.busy--;
     pool->stats.abandoned -= job->abandoned;
     job->abandoned = false;
-    duet__unlock(&pool->lock);
-    duet__work_end(&job->work, result);
-    duet__lock(&pool->lock);
-    pool->jobs--;
-    duet__pool_less(pool);
-    duet__pool_unlock(pool); /* last: it may be gone then */
 }
 
 /* ---- A worker ---- */
@@ -112,21 +110,81 @@ static void join_who_left(duet_pool *pool)
     pool->coming--;
 }
 
+/* Under the lock: here, a job just taken, if there is one. Its place in the queue may be
+ * *ret_submitter's, who is to be told. */
+static struct duet__job *start(struct duet__worker *worker, struct duet__job *job,
+                               struct duet__waiter **ret_submitter)
+{
+    *ret_submitter = NULL;
+    if (!job)
+        return NULL;
+    duet__job_started(job, &worker->seat);
+    *ret_submitter = duet__pool_promise_place(worker->pool);
+    return job;
+}
+
+/* Under the lock: those of our jobs that have settled do not count any more. */
+static void count_settled(struct duet__worker *worker)
+{
+    worker->pool->jobs -= worker->settled;
+    worker->settled = 0;
+}
+
+/* Does none of the user's own code run as it settles and is let go of? */
+static bool ends_quietly(const struct duet__job *job, duet_result result)
+{
+    const struct duet__work *work = &job->work;
+    return result.err == 0 && !work->drop && !work->future.drop_result && !work->began_in &&
+           !work->parker.context && !duet__is_observed(&work->parker);
+}
+
+/* Without the lock. Its end and the start of the next, which it returns, are mostly one step under
+ * the lock; it settles after that, and is counted as settled in the step after that. So the next
+ * one, which nobody else can take any more, waits for that: for a few instructions of ours. */
+static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
+{
+    duet_pool *pool = worker->pool;
+    struct duet__waiter *submitter;
+    duet_result result = duet__job_call(job);
+    bool quiet = ends_quietly(job, result);
+    duet__lock(&pool->lock);
+    count_settled(worker);
+    duet__job_ended(job, &worker->seat);
+    duet__slot_give(job);
+    struct duet__job *next =
+        start(worker, quiet ? duet__slot_take_at_hand(pool) : NULL, &submitter);
+    pool->coming += !next; /* so that nobody else is summoned for what we look for then */
+    duet__unlock(&pool->lock);
+    duet__work_end(&job->work, result);
+    worker->settled = 1;
+    duet__waiter_tell(submitter);
+    return next;
+}
+
+/* Under the lock, which it releases meanwhile. */
+static void run_all(struct duet__worker *worker, struct duet__job *job,
+                    struct duet__waiter *submitter)
+{
+    duet_pool *pool = worker->pool;
+    duet__unlock(&pool->lock);
+    duet__waiter_tell(submitter);
+    while (job)
+        job = run(worker, job);
+    duet__lock(&pool->lock);
+    pool->coming--;
+    count_settled(worker);
+    duet__pool_less(pool);
+}
+
 static void work(struct duet__worker *worker)
 {
     duet_pool *pool = worker->pool;
     bool idle_for_long = false;
     for (;;) {
-        struct duet__job *job = duet__slot_take(pool);
+        struct duet__waiter *submitter;
+        struct duet__job *job = start(worker, duet__slot_take(pool), &submitter);
         if (job) {
-            struct duet__waiter *submitter = duet__pool_promise_place(pool);
-            duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
-            worker->job = job;
-            duet__unlock(&pool->lock);
-            duet__waiter_tell(submitter);
-            duet__job_run(job, worker);
-            duet__lock(&pool->lock);
-            pool->coming--;
+            run_all(worker, job, submitter);
             idle_for_long = false;
         } else if (may_leave(pool, idle_for_long)) {
             if (!pool->has_gone)
@@ -149,7 +207,7 @@ static void leave(duet_pool *pool)
     else /* nobody is left who would join us */
         pthread_detach(pthread_self());
     duet__pool_less(pool);
-    duet__pool_unlock(pool);
+    duet__pool_unlock_last(pool);
 }
 
 /* "duet-w/NAME-i" in the 15 characters the kernel keeps: the number survives a long name. */
@@ -175,9 +233,13 @@ static void *worker_main(void *arg)
     duet__unlock(&pool->lock);
     name_thread(pool, number);
     duet__lock(&pool->lock);
+    duet__list_append(&pool->seats, &worker.seat.link);
     pool->coming--;
     work(&worker);
+    duet__list_remove(&worker.seat.link);
     leave(pool);
+    while (duet__blocks_trim()) /* there was nothing to do for long */
+        ;
     return NULL;
 }
 
