@@ -136,7 +136,7 @@ void *duet__block_get_slowly(unsigned shelf, size_t size)
     struct duet__shelf *mine = &duet__shelves[shelf];
     struct duet__block *block = mine->batch ? mine->batch : take_batch(&depots[shelf]);
     if (!block)
-        return duet__alloc(shelf ? shelf * (size_t)DUET__BLOCK_STEP : size);
+        return duet__alloc(shelf ? duet__shelf_size(shelf) : size);
     mine->batch = NULL;
     mine->first = block->next;
     mine->room = 1; /* of the whole batch that is at hand from here on */

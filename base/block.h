@@ -14,8 +14,10 @@
 #include <stdint.h>
 
 enum {
-    DUET__BLOCK_STEP = 64, /* bytes: the sizes are its multiples */
-    DUET__SHELVES = 8, /* so many sizes */
+    /* A size is a multiple of STEP and a half: what the C library hands out, whose steps are the
+     * same, so that nothing is lost between. (Its own word is before each block.) */
+    DUET__BLOCK_STEP = 16,
+    DUET__SHELVES = 32, /* so many sizes */
 };
 
 /* Owned by whoever got it; when it was put back, by a shelf or the depot. */
@@ -36,8 +38,13 @@ extern _Thread_local struct duet__shelf duet__shelves[DUET__SHELVES + 1];
 /* From which shelf blocks of this size come; 0: they are too large for any. */
 static inline unsigned duet__shelf_for(size_t size)
 {
-    size_t shelf = (size + DUET__BLOCK_STEP - 1) / DUET__BLOCK_STEP;
+    size_t shelf = (size + DUET__BLOCK_STEP / 2 - 1) / DUET__BLOCK_STEP;
     return shelf <= DUET__SHELVES ? (unsigned)shelf : 0;
+}
+
+static inline size_t duet__shelf_size(unsigned shelf)
+{
+    return shelf * (size_t)DUET__BLOCK_STEP + DUET__BLOCK_STEP / 2;
 }
 
 void *duet__block_get_slowly(unsigned shelf, size_t size);

@@ -9,7 +9,10 @@
 struct duet__work {
     duet_future future;
     struct duet__parker parker;
-    duet_fn *fn;
+    union {
+        duet_fn *fn;
+        duet_callback *callback; /* of a task without a stack, and known to it alone */
+    };
     void *arg;
     void (*drop)(void *arg);
     duet_context *began_in; /* constant: so others may show it, while the parker's changes */

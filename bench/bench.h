@@ -104,16 +104,30 @@ static inline long bench_timer_ms(uint64_t *state, long span_ms)
     return 1 + (long)(bench_random(state) % (uint64_t)span_ms);
 }
 
-/* VmRSS and VmPTE of this process. */
-static inline double bench_memory_bytes(void)
+/* VmRSS and VmPTE of this process: its pages, and the tables of them. */
+struct bench_memory {
+    double bytes, tables_bytes;
+};
+
+static inline struct bench_memory bench_memory(void)
 {
+    struct bench_memory memory = {0, 0};
     char line[256];
-    long kib = 0;
     FILE *file = fopen("/proc/self/status", "re");
     need(file != NULL, "/proc/self/status");
     while (fgets(line, sizeof line, file))
-        if (strncmp(line, "VmRSS:", 6) == 0 || strncmp(line, "VmPTE:", 6) == 0)
-            kib += strtol(line + 6, NULL, 10);
+        if (strncmp(line, "VmRSS:", 6) == 0)
+            memory.bytes = strtod(line + 6, NULL) * 1024;
+        else if (strncmp(line, "VmPTE:", 6) == 0)
+            memory.tables_bytes = strtod(line + 6, NULL) * 1024;
     fclose(file);
-    return (double)kib * 1024;
+    return memory;
+}
+
+/* What has come since then, for each of so many. */
+static inline void bench_say_memory(struct bench_memory before, long count)
+{
+    struct bench_memory now = bench_memory();
+    bench_say("bytes", (now.bytes - before.bytes) / (double)count);
+    bench_say("tables_bytes", (now.tables_bytes - before.tables_bytes) / (double)count);
 }

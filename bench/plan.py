@@ -10,7 +10,7 @@ IN_PYTHON = ['asyncio', 'uvloop']
 QUICK = OURS + ['limit', 'libuv', 'asio', 'tokio', 'go', 'nginx']
 
 UNITS = {'ns': 'ns', 'mps': 'M/s', 'krps': 'k/s', 'bytes': 'B', 'early': '', 'cpu_s': 's', 'peak_mib': 'MiB'}
-UNITS_BY_END = {'_us': 'µs', '_ns': 'ns', '_ms': 'ms'}
+UNITS_BY_END = {'_us': 'µs', '_ns': 'ns', '_ms': 'ms', '_bytes': 'B'}
 MORE_IS_BETTER = {'mps', 'krps'}
 NAMES = {'mps': '', 'krps': '', 'cpu_s': 'CPU', 'cpu_us': 'CPU', 'cpu_ms': 'CPU', 'bytes': ''}  # in tables
 

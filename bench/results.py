@@ -106,7 +106,7 @@ def with_unit(value, figure):
 
 
 def heading(figure):
-    return f'{plan.NAMES.get(figure, re.sub("_(us|ns|ms|s|mib)$", "", figure))} {plan.unit(figure)}'.strip()
+    return f'{plan.NAMES.get(figure, re.sub("_(us|ns|ms|s|mib|bytes)$", "", figure))} {plan.unit(figure)}'.strip()
 
 
 def other_figures(result):

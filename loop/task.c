@@ -427,9 +427,7 @@ static struct duet__task *task_new(duet_loop *loop, const struct duet__future_op
     task->loop = loop;
     task->started = task->passes = false;
     duet__store_relaxed(&task->since_ns, 0);
-    task->stack = NULL;
-    task->stack_size = opts ? opts->stack_size : 0;
-    task->callback = NULL;
+    task->stack_size = opts ? (uint32_t)opts->stack_size : 0; /* 1 GiB at most */
     return task;
 }
 
@@ -507,7 +505,7 @@ static void call_at_its_moment(duet_loop *loop, struct duet__task *task)
     if (observed)
         tell_step_began(loop, task);
     uint64_t before = duet__acting_set(observed ? observed->id : 0);
-    duet__call_bare_in(task->work.parker.context, task->callback, task->work.arg);
+    duet__call_bare_in(task->work.parker.context, task->work.callback, task->work.arg);
     duet__acting_set(before);
     if (observed)
         tell_step_ended(loop, task, false);
@@ -562,7 +560,7 @@ struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_ca
     if (!task)
         return NULL;
     task->node.run = moment_arrive;
-    task->callback = fn;
+    task->work.callback = fn;
     task->at_ns = at_ns;
     if (duet__is_observed(&task->work.parker))
         tell_spawned(loop, task);

@@ -22,13 +22,14 @@ struct duet__task {
     struct duet__timer timer;
     duet_loop *loop;
     struct duet__list live; /* in the loop's list from its start to its end */
+    union {
+        struct duet__stack *stack; /* from its start to its end */
+        int64_t at_ns; /* of a callback: its moment */
+    };
+    _Atomic int64_t since_ns; /* when it started; relaxed */
+    uint32_t stack_size; /* 0: the loop's */
     bool started; /* written by the loop while the task is not asleep */
     bool passes; /* of an observed one: it stands aside, and waits for nothing */
-    _Atomic int64_t since_ns; /* when it started; relaxed */
-    struct duet__stack *stack; /* from its start to its end; NULL: not started, or has none */
-    size_t stack_size; /* 0: the loop's */
-    duet_callback *callback; /* of a task without a stack */
-    int64_t at_ns; /* … and its moment */
 };
 
 /* A task that is not handed over yet, and that the hooks know; its opts are good. NULL: no memory. */

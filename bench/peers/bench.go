@@ -125,18 +125,25 @@ func (c *count) measureRate(total int, produce func(int)) {
 	say("mps", float64(total)*1e3/float64(c.took(producers, total, produce).Nanoseconds()))
 }
 
-// W5, memory: bytes of VmRSS and VmPTE.
-func memoryBytes() float64 {
+// W5, memory: bytes of VmRSS and VmPTE, the pages of this process and the tables of them.
+func memory() map[string]float64 {
 	status, err := os.ReadFile("/proc/self/status")
 	need(err == nil, "/proc/self/status can be read")
-	kib := 0
+	bytes := map[string]float64{}
 	for _, line := range strings.Split(string(status), "\n") {
 		if fields := strings.Fields(line); len(fields) == 3 && (fields[0] == "VmRSS:" || fields[0] == "VmPTE:") {
-			n, _ := strconv.Atoi(fields[1])
-			kib += n
+			kib, _ := strconv.ParseFloat(fields[1], 64)
+			bytes[fields[0]] = kib * 1024
 		}
 	}
-	return float64(kib) * 1024
+	return bytes
+}
+
+// What has come since then, for each of so many.
+func sayMore(before map[string]float64, count int) {
+	now := memory()
+	say("bytes", (now["VmRSS:"]-before["VmRSS:"])/float64(count))
+	say("tables_bytes", (now["VmPTE:"]-before["VmPTE:"])/float64(count))
 }
 
 // W6: CPU time of the process.

@@ -134,19 +134,32 @@ class Offloads
     std::vector<double> us_;
 };
 
-// W5, memory: bytes of VmRSS and VmPTE.
-inline long memory_bytes()
+// W5, memory: VmRSS and VmPTE, the pages of this process and the tables of them.
+class Memory
 {
-    long kib = 0, found = 0;
-    char line[256];
-    FILE *status = fopen("/proc/self/status", "r");
-    need(status, "/proc/self/status can be read");
-    while (fgets(line, sizeof line, status))
-        if (sscanf(line, "VmRSS: %ld", &found) == 1 || sscanf(line, "VmPTE: %ld", &found) == 1)
-            kib += found;
-    fclose(status);
-    return kib * 1024;
-}
+  public:
+    Memory()
+    {
+        char line[256];
+        FILE *status = fopen("/proc/self/status", "r");
+        need(status, "/proc/self/status can be read");
+        while (fgets(line, sizeof line, status)) {
+            sscanf(line, "VmRSS: %ld", &kib_);
+            sscanf(line, "VmPTE: %ld", &tables_kib_);
+        }
+        fclose(status);
+    }
+    // What has come since then, for each of so many.
+    void say_more(long count) const
+    {
+        Memory now;
+        bench_say("bytes", (now.kib_ - kib_) * 1024.0 / count);
+        bench_say("tables_bytes", (now.tables_kib_ - tables_kib_) * 1024.0 / count);
+    }
+
+  private:
+    long kib_ = 0, tables_kib_ = 0;
+};
 
 // W6: random lengths, when each timer is due, and how late it fires.
 class Timers

@@ -138,11 +138,17 @@ def random_numbers():
         yield x * 2685821657736338717 >> 32 & 0xffffffff
 
 
-def memory_bytes():
-    """W5, memory: bytes of VmRSS and VmPTE."""
+def memory():
+    """W5, memory: bytes of VmRSS and VmPTE, the pages of this process and the tables of them."""
     with open('/proc/self/status') as status:
         fields = dict(line.split(':', 1) for line in status)
-    return sum(int(fields[name].split()[0]) * 1024 for name in ('VmRSS', 'VmPTE'))
+    return [int(fields[name].split()[0]) * 1024 for name in ('VmRSS', 'VmPTE')]
+
+
+def say_more(before, count):
+    """What has come since then, for each of so many."""
+    for name, now, then in zip(('bytes', 'tables_bytes'), memory(), before):
+        say(name, (now - then) / count)
 
 
 async def serve(protocol):

@@ -192,15 +192,28 @@ pub fn cpu_ms() -> f64 {
     now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 / 1e6
 }
 
-/// W5, memory: bytes of VmRSS and VmPTE.
-pub fn memory_bytes() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let lines = status
-        .lines()
-        .filter(|l| l.starts_with("VmRSS:") || l.starts_with("VmPTE:"));
-    lines
-        .map(|l| l.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0)
-        .sum()
+/// W5, memory: VmRSS and VmPTE, the pages of this process and the tables of them.
+pub struct Memory {
+    bytes: f64,
+    tables_bytes: f64,
+}
+
+impl Memory {
+    pub fn now() -> Memory {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let bytes_of = |name| {
+            let line = status.lines().find(|l| l.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
+        };
+        Memory { bytes: bytes_of("VmRSS:"), tables_bytes: bytes_of("VmPTE:") }
+    }
+
+    /// What has come since then, for each of so many.
+    pub fn say_more(&self, count: u64) {
+        let now = Memory::now();
+        say("bytes", (now.bytes - self.bytes) / count as f64);
+        say("tables_bytes", (now.tables_bytes - self.tables_bytes) / count as f64);
+    }
 }
 
 /// A server's end: when its standard input ends, the process does.

@@ -1,5 +1,5 @@
 /* What one operation costs while there are n of something: `kind=` (each is explained where it is), `n=1`, and
- * `operations=1000000`, how many are timed. Says `ns` of one operation, or `bytes` of one coroutine. */
+ * `operations=1000000`, how many are timed. Says `ns` of one operation, or `bytes` and `tables_bytes` of one coroutine. */
 #include "producers.h"
 
 #include <duet/duet.h>
@@ -72,9 +72,9 @@ static duet_result spawn(void *arg)
 static duet_result memory(void *arg)
 {
     (void)arg;
-    double before = bench_memory_bytes();
+    struct bench_memory before = bench_memory();
     make_sleepers();
-    bench_say("bytes", (bench_memory_bytes() - before) / (double)n);
+    bench_say_memory(before, n);
     return duet_ok();
 }
 

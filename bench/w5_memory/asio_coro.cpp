@@ -15,11 +15,11 @@ int main(int argc, char **argv)
 {
     long sleepers = bench_long(argc, argv, "sleepers", 100000);
     asio::io_context io(1);
-    long before = memory_bytes();
+    Memory before;
     for (long i = 0; i < sleepers; i++)
         asio::co_spawn(io, sleep(), asio::detached);
     io.poll();
     need(sleeping == sleepers, "all of them sleep");
-    bench_say("bytes", (double)(memory_bytes() - before) / sleepers);
+    before.say_more(sleepers);
     _Exit(0);
 }

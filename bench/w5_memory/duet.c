@@ -17,12 +17,12 @@ static duet_result sleeper(void *arg)
 static duet_result measure(void *arg)
 {
     long sleepers = *(const long *)arg;
-    double before = bench_memory_bytes();
+    struct bench_memory before = bench_memory();
     for (long i = 0; i < sleepers; i++)
         duet_future_unref(duet_spawn(sleeper, NULL));
     while (asleep < sleepers)
         need(duet_yield() == 0, "duet_yield");
-    bench_say("bytes", (bench_memory_bytes() - before) / (double)sleepers);
+    bench_say_memory(before, sleepers);
     return duet_ok();
 }
 

@@ -15,11 +15,11 @@ int main(int argc, char **argv)
     long sleepers = bench_long(argc, argv, "sleepers", 100000);
     boost::fibers::fixedsize_stack stacks(16 * 1024);
     boost::this_fiber::yield(); // its scheduler is there before it is measured
-    long before = memory_bytes();
+    Memory before;
     for (long i = 0; i < sleepers; i++)
         boost::fibers::fiber(std::allocator_arg, stacks, sleep_long).detach();
     while (sleeping < sleepers)
         boost::this_fiber::yield();
-    bench_say("bytes", (double)(memory_bytes() - before) / sleepers);
+    before.say_more(sleepers);
     _Exit(0);
 }

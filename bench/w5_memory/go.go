@@ -10,7 +10,7 @@ import (
 func main() {
 	sleepers := number("sleepers", 100000)
 	var sleeping int64
-	before := memoryBytes()
+	before := memory()
 	for i := 0; i < sleepers; i++ {
 		go func() {
 			atomic.AddInt64(&sleeping, 1)
@@ -21,6 +21,6 @@ func main() {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(100 * time.Millisecond) // the last of them counted, and falls asleep
-	say("bytes", (memoryBytes()-before)/float64(sleepers))
+	sayMore(before, sleepers)
 	os.Exit(0)
 }

@@ -19,11 +19,11 @@ async def sleep():
 
 async def main():
     sleepers = bench.number('sleepers', 100000)
-    before = bench.memory_bytes()
+    before = bench.memory()
     tasks = [asyncio.ensure_future(sleep()) for _ in range(sleepers)]
     await asyncio.sleep(0)
     bench.need(sleeping == sleepers == len(tasks), 'all of them sleep')
-    bench.say('bytes', (bench.memory_bytes() - before) / sleepers)
+    bench.say_more(before, sleepers)
     bench.end()
 
 

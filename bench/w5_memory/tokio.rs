@@ -11,7 +11,7 @@ static SLEEPING: AtomicU64 = AtomicU64::new(0);
 fn main() {
     let sleepers = bench::Arguments::new().get("sleepers", 100000);
     bench::current_thread().block_on(async move {
-        let before = bench::memory_bytes();
+        let before = bench::Memory::now();
         for _ in 0..sleepers {
             task::spawn(async {
                 SLEEPING.fetch_add(1, Ordering::Relaxed);
@@ -21,7 +21,7 @@ fn main() {
         while SLEEPING.load(Ordering::Relaxed) < sleepers {
             task::yield_now().await;
         }
-        bench::say("bytes", (bench::memory_bytes() - before) / sleepers as f64);
+        before.say_more(sleepers);
         std::process::exit(0);
     });
 }

@@ -26,8 +26,8 @@ void duet__co_init(struct duet__co *co, char *low, char *high, void (*entry)(voi
 {
     memset(co, 0, sizeof *co);
     co->low = low;
-    co->high = high;
 #ifdef DUET__ASAN
+    co->high = high;
     /* Frames that were here before may have left their red zones. */
     ASAN_UNPOISON_MEMORY_REGION(low, (size_t)(high - low));
     co->entry = entry;

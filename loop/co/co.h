@@ -34,14 +34,20 @@ struct duet__point {
     void *sp, *fp, *pc;
 };
 
+enum {
+    DUET__GUARD_SIZE = 64 * 1024
+};
+
 /* Owned by whoever embeds it: a stack, or a thread that switches away from its own. */
 struct duet__co {
     struct duet__point at; /* while suspended */
-    char *low, *high; /* the usable stack */
-    char *guard; /* what lies from here to low faults; NULL: no guard */
-    size_t size; /* what was asked for, for the overflow message */
+    char *low; /* where the usable stack ends */
     const char *name; /* whose work runs on it, for the overflow message; NULL: nobody's */
+    unsigned size_kib : 31; /* what was asked for, likewise */
+    unsigned guarded : 1; /* what lies DUET__GUARD_SIZE below low faults */
+    unsigned valgrind_id;
 #ifdef DUET__ASAN
+    char *high; /* where it begins */
     void *fake_stack;
     void (*entry)(void *arg);
     void *arg;
@@ -49,7 +55,6 @@ struct duet__co {
 #ifdef DUET__TSAN
     void *fiber;
 #endif
-    unsigned valgrind_id;
 };
 
 /* Prepares [low, high) so that the first switch to it calls entry(arg), which must never return.

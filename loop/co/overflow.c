@@ -75,7 +75,7 @@ static void report(const struct duet__co *co)
     add(&text, "duet: error: stack overflow in coroutine '");
     add(&text, co->name ? co->name : "unnamed");
     add(&text, "': its ");
-    add_number(&text, co->size / 1024);
+    add_number(&text, co->size_kib);
     add(&text, " KiB are used up. Give it more by duet_opts.stack_size or "
                "duet_loop_config.stack_size\n");
     if (write(STDERR_FILENO, text.bytes, text.size) < 0)
@@ -97,12 +97,16 @@ static void chain(const struct sigaction *old, int signo, siginfo_t *info, void 
     }
 }
 
+static bool is_in_guard(const struct duet__co *co, const char *address)
+{
+    return co && co->guarded && address < co->low && address >= co->low - DUET__GUARD_SIZE;
+}
+
 static void on_fault(int signo, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
     const struct duet__co *co = duet__co_running;
-    char *address = info->si_addr;
-    if (info->si_code > 0 && co && co->guard && address >= co->guard && address < co->low)
+    if (info->si_code > 0 && is_in_guard(co, info->si_addr))
         report(co);
     for (int i = 0; i < SIGNALS; i++)
         if (signals[i] == signo)

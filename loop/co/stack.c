@@ -16,7 +16,6 @@
 #endif
 
 enum {
-    GUARD_SIZE = 64 * 1024,
     SLAB_LEAST = 16,
     SLAB_MOST = 1024,
     /* Warm reserve: so many free stacks keep their pages whatever happens; above the high-water
@@ -32,15 +31,24 @@ enum {
 };
 static const uint64_t canary = UINT64_C(0x5afe57ac4d0e7d17);
 
-/* A run of equal slots in one mapping: [guard | usable stack and one page]. Owned by its stacks.
- * The odd page makes the slots' distance an odd number of pages, which spreads them over the
- * second-level cache too. */
+/* A run of equal slots in one mapping: [guard | usable stack | struct duet__stack, colour]; the last
+ * two take a page at most. Owned by its stacks. That page makes the slots' distance an odd number of
+ * pages, which spreads them over the second-level cache too.
+ *
+ * A stack whose pages were given back has no struct, only its number here. */
 struct duet__slab {
-    struct duet__slab *next;
+    struct duet__slab *next, *next_cold;
+    struct duet__stacks *home;
     char *base;
-    size_t slot, count, fresh; /* stacks[fresh…] were never used */
-    struct duet__stack stacks[];
+    size_t slot, count, fresh; /* from number `fresh` on they were never used */
+    /* So many have such a guard, and none the others, in this order: the ladder only goes down. */
+    size_t by_madvise, by_mprotect;
+    size_t cold_count;
+    uint16_t cold[]; /* numbers, the latest last */
 };
+
+_Static_assert((COLOURS - 1) * COLOUR_STEP + sizeof(struct duet__stack) <= 4096, "in one page");
+_Static_assert(SLAB_MOST <= UINT16_MAX, "numbers fit");
 
 enum duet__guard duet__guard_first = DUET__GUARD_MADVISE;
 
@@ -85,13 +93,13 @@ static long mprotect_budget(void)
 
 static bool guard_madvise(char *guard)
 {
-    return madvise(guard, GUARD_SIZE, MADV_GUARD_INSTALL) == 0;
+    return madvise(guard, DUET__GUARD_SIZE, MADV_GUARD_INSTALL) == 0;
 }
 
 static bool guard_mprotect(char *guard)
 {
     if (atomic_fetch_add_explicit(&mprotect_guards, 1, memory_order_relaxed) < mprotect_budget() &&
-        mprotect(guard, GUARD_SIZE, PROT_NONE) == 0)
+        mprotect(guard, DUET__GUARD_SIZE, PROT_NONE) == 0)
         return true;
     atomic_fetch_sub_explicit(&mprotect_guards, 1, memory_order_relaxed);
     return false;
@@ -112,15 +120,16 @@ static void warn_unguarded(struct duet__stacks *stacks)
     stacks->ops->warn(stacks->ctx, line);
 }
 
-static void guard_canary(struct duet__stack *stack)
+static void guard_canary(const struct duet__stack *stack)
 {
     uint64_t *words = (uint64_t *)(void *)stack->co.low;
     for (int i = 0; i < CANARY_WORDS; i++)
         words[i] = canary;
 }
 
-/* The best guard that this kernel, this process's limits and locked memory allow. */
-static void guard_stack(struct duet__stacks *stacks, struct duet__stack *stack, char *guard)
+/* Of the next fresh stack: the best guard that this kernel, this process's limits and locked memory
+ * allow. */
+static void guard_fresh(struct duet__stacks *stacks, struct duet__slab *slab, char *guard)
 {
     if (stacks->guard == DUET__GUARD_MADVISE && !guard_madvise(guard))
         stacks->guard = DUET__GUARD_MPROTECT;
@@ -128,7 +137,13 @@ static void guard_stack(struct duet__stacks *stacks, struct duet__stack *stack, 
         stacks->guard = DUET__GUARD_CANARY;
         warn_unguarded(stacks);
     }
-    stack->guard = stacks->guard;
+    slab->by_madvise += stacks->guard == DUET__GUARD_MADVISE;
+    slab->by_mprotect += stacks->guard == DUET__GUARD_MPROTECT;
+}
+
+static bool is_guarded(const struct duet__slab *slab, size_t number)
+{
+    return number < slab->by_madvise + slab->by_mprotect;
 }
 
 bool duet__stack_canary_intact(const struct duet__stack *stack)
@@ -144,10 +159,11 @@ bool duet__stack_canary_intact(const struct duet__stack *stack)
 
 static struct duet__slab *slab_map(struct duet__stacks *stacks, size_t count)
 {
-    struct duet__slab *slab = stacks->ops->alloc(1, sizeof *slab + count * sizeof slab->stacks[0]);
+    struct duet__slab *slab = stacks->ops->alloc(1, sizeof *slab + count * sizeof slab->cold[0]);
     if (!slab)
         return NULL;
-    slab->slot = GUARD_SIZE + stacks->size + page_size();
+    slab->home = stacks;
+    slab->slot = DUET__GUARD_SIZE + stacks->size + page_size();
     slab->count = count;
     slab->base = mmap(NULL, slab->slot * count, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
@@ -175,13 +191,38 @@ static struct duet__slab *slab_with_fresh(struct duet__stacks *stacks)
     return NULL;
 }
 
-static void stack_prepare(struct duet__stack *stack, char *low, char *high, char *guard)
+static char *slot_of(const struct duet__slab *slab, size_t number)
 {
-    duet__co_init(&stack->co, low, high, stack->home->entry, stack);
-    stack->co.size = stack->home->size;
-    stack->co.guard = stack->guard == DUET__GUARD_CANARY ? NULL : guard;
-    if (stack->guard == DUET__GUARD_CANARY)
+    return slab->base + number * slab->slot;
+}
+
+static size_t number_of(const struct duet__stack *stack)
+{
+    return (size_t)(stack->co.low - stack->slab->base) / stack->slab->slot;
+}
+
+enum duet__guard duet__stack_guard(const struct duet__stack *stack)
+{
+    size_t number = number_of(stack);
+    if (number < stack->slab->by_madvise)
+        return DUET__GUARD_MADVISE;
+    return is_guarded(stack->slab, number) ? DUET__GUARD_MPROTECT : DUET__GUARD_CANARY;
+}
+
+/* Of a stack without pages: this is what touches the first. */
+static struct duet__stack *stack_prepare(struct duet__slab *slab, size_t number)
+{
+    char *low = slot_of(slab, number) + DUET__GUARD_SIZE;
+    char *top = slot_of(slab, number + 1) - number % COLOURS * COLOUR_STEP;
+    struct duet__stack *stack = (struct duet__stack *)(void *)top - 1;
+    duet__co_init(&stack->co, low, (char *)stack, slab->home->entry, stack);
+    stack->co.size_kib = (unsigned)(slab->home->size / 1024) & INT32_MAX;
+    stack->co.guarded = is_guarded(slab, number);
+    if (!stack->co.guarded)
         guard_canary(stack);
+    stack->starter = NULL;
+    stack->slab = slab;
+    return stack;
 }
 
 static struct duet__stack *fresh_stack(struct duet__stacks *stacks)
@@ -189,18 +230,14 @@ static struct duet__stack *fresh_stack(struct duet__stacks *stacks)
     struct duet__slab *slab = slab_with_fresh(stacks);
     if (!slab)
         return NULL;
-    size_t i = slab->fresh++;
-    struct duet__stack *stack = &slab->stacks[i];
-    char *guard = slab->base + i * slab->slot;
-    char *high = guard + slab->slot - i % COLOURS * COLOUR_STEP;
-    stack->home = stacks;
-    guard_stack(stacks, stack, guard);
-    stack_prepare(stack, guard + GUARD_SIZE, high, guard);
+    size_t number = slab->fresh++;
+    guard_fresh(stacks, slab, slot_of(slab, number));
 #ifdef DUET__ASAN
     /* What only a suspended coroutine's stack points to is no leak. */
-    __lsan_register_root_region(stack->co.low, (size_t)(high - stack->co.low));
+    __lsan_register_root_region(slot_of(slab, number) + DUET__GUARD_SIZE,
+                                slab->slot - DUET__GUARD_SIZE);
 #endif
-    return stack;
+    return stack_prepare(slab, number);
 }
 
 /* ---- Reuse ---- */
@@ -221,13 +258,22 @@ static struct duet__stack *pop_warm(struct duet__stacks *stacks)
 
 static struct duet__stack *pop_cold(struct duet__stacks *stacks)
 {
-    struct duet__stack *stack = stacks->cold;
-    if (!stack)
+    struct duet__slab *slab = stacks->cold;
+    if (!slab)
         return NULL;
-    stacks->cold = stack->older;
-    char *low = stack->co.low, *high = stack->co.high;
-    stack_prepare(stack, low, high, low - GUARD_SIZE);
-    return stack;
+    size_t number = slab->cold[--slab->cold_count];
+    if (slab->cold_count == 0)
+        stacks->cold = slab->next_cold;
+    return stack_prepare(slab, number);
+}
+
+static void push_cold(struct duet__stacks *stacks, struct duet__slab *slab, size_t number)
+{
+    if (slab->cold_count == 0) {
+        slab->next_cold = stacks->cold;
+        stacks->cold = slab;
+    }
+    slab->cold[slab->cold_count++] = (uint16_t)number;
 }
 
 struct duet__stack *duet__stacks_get(struct duet__stacks *stacks)
@@ -244,7 +290,7 @@ struct duet__stack *duet__stacks_get(struct duet__stacks *stacks)
 
 void duet__stacks_put(struct duet__stack *stack)
 {
-    struct duet__stacks *stacks = stack->home;
+    struct duet__stacks *stacks = stack->slab->home;
     stack->newer = NULL;
     stack->older = stacks->warm_newest;
     if (stack->older)
@@ -256,7 +302,7 @@ void duet__stacks_put(struct duet__stack *stack)
     stacks->used_count--;
 }
 
-static void cool_oldest(struct duet__stacks *stacks)
+static struct duet__stack *pop_oldest(struct duet__stacks *stacks)
 {
     struct duet__stack *stack = stacks->warm_oldest;
     stacks->warm_oldest = stack->newer;
@@ -265,11 +311,17 @@ static void cool_oldest(struct duet__stacks *stacks)
     else
         stacks->warm_newest = NULL;
     stacks->warm_count--;
+    return stack;
+}
+
+static void cool_oldest(struct duet__stacks *stacks)
+{
+    struct duet__stack *stack = pop_oldest(stacks);
+    struct duet__slab *slab = stack->slab;
+    size_t number = number_of(stack);
     duet__co_fini(&stack->co);
-    char *end = (char *)(((uintptr_t)stack->co.high + page_size() - 1) & ~(page_size() - 1));
-    madvise(stack->co.low, (size_t)(end - stack->co.low), MADV_DONTNEED); /* guards stay */
-    stack->older = stacks->cold;
-    stacks->cold = stack;
+    madvise(stack->co.low, slab->slot - DUET__GUARD_SIZE, MADV_DONTNEED); /* guards stay */
+    push_cold(stacks, slab, number);
 }
 
 bool duet__stacks_trim(struct duet__stacks *stacks)
@@ -294,14 +346,12 @@ void duet__stacks_fini(struct duet__stacks *stacks)
     while (stacks->slabs) {
         struct duet__slab *slab = stacks->slabs;
         stacks->slabs = slab->next;
-        for (size_t i = 0; i < slab->fresh; i++) {
-            struct duet__stack *stack = &slab->stacks[i];
-            if (stack->guard == DUET__GUARD_MPROTECT)
-                atomic_fetch_sub_explicit(&mprotect_guards, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&mprotect_guards, (long)slab->by_mprotect, memory_order_relaxed);
 #ifdef DUET__ASAN
-            __lsan_unregister_root_region(stack->co.low, (size_t)(stack->co.high - stack->co.low));
+        for (size_t i = 0; i < slab->fresh; i++)
+            __lsan_unregister_root_region(slot_of(slab, i) + DUET__GUARD_SIZE,
+                                          slab->slot - DUET__GUARD_SIZE);
 #endif
-        }
         munmap(slab->base, slab->slot * slab->count);
         stacks->ops->free(slab);
     }

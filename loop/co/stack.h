@@ -14,14 +14,14 @@ enum duet__guard {
     DUET__GUARD_CANARY, /* a pattern at the low end, looked at when the coroutine switches away */
 };
 
-/* Owned by its slab; in use by one coroutine, or on a free list. */
+/* On top of the stack itself, so that a coroutine that sleeps needs no page but one; there while the
+ * stack has its pages: in use by one coroutine, or warm on a free list. Owned by its slab. */
 struct duet__stack {
     struct duet__co co; /* first, so that the running co leads here */
-    struct duet__stack *older, *newer; /* in the list of warm ones; cold ones use older only */
     void *work; /* the user's: what runs on it */
     void *starter; /* the user's: who goes on when that ends; NULL */
-    struct duet__stacks *home;
-    enum duet__guard guard;
+    struct duet__slab *slab;
+    struct duet__stack *older, *newer; /* in the list of warm ones */
 };
 
 struct duet__slab;
@@ -40,8 +40,8 @@ struct duet__stacks {
     const struct duet__stacks_ops *ops; /* constant */
     void *ctx;
     struct duet__slab *slabs;
+    struct duet__slab *cold; /* those that have free stacks without pages */
     struct duet__stack *warm_newest, *warm_oldest; /* free, with their pages */
-    struct duet__stack *cold; /* free, without */
     size_t warm_count, used_count, used_peak;
     enum duet__guard guard; /* the best that still works */
 };
@@ -60,10 +60,11 @@ bool duet__stacks_trim(struct duet__stacks *stacks);
 bool duet__stack_canary_intact(const struct duet__stack *stack);
 static inline bool duet__stack_intact(const struct duet__stack *stack)
 {
-    return stack->guard != DUET__GUARD_CANARY || duet__stack_canary_intact(stack);
+    return stack->co.guarded || duet__stack_canary_intact(stack);
 }
 /* All stacks must be back. */
 void duet__stacks_fini(struct duet__stacks *stacks);
 
-/* Tests only: where the ladder of guards begins. */
+/* Tests only: where the ladder of guards begins, and which rung a stack is on. */
 extern enum duet__guard duet__guard_first;
+enum duet__guard duet__stack_guard(const struct duet__stack *stack);

@@ -258,9 +258,9 @@ class Telling(Test):
     def test_numbers(self):
         self.assertEqual([results.short(value) for value in (0, 0.01234, 1.5, 123.456, 1234.5)],
                          ['0', '0.0123', '1.5', '123', '1,234'])
-        figures = 'p50_us', 'spawn_ns', 'cpu_ms', 'mps', 'bytes', 'cpu_s'
+        figures = 'p50_us', 'spawn_ns', 'cpu_ms', 'mps', 'bytes', 'tables_bytes', 'cpu_s'
         self.assertEqual([results.heading(figure) for figure in figures],
-                         ['p50 µs', 'spawn ns', 'CPU ms', 'M/s', 'B', 'CPU s'])
+                         ['p50 µs', 'spawn ns', 'CPU ms', 'M/s', 'B', 'tables B', 'CPU s'])
 
     def test_columns_are_aligned(self):
         self.assertEqual(results.aligned([['', 'a', 'bb'], ['name', '10', 'x']]), ['       a  bb', 'name  10   x'])

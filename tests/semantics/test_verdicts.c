@@ -742,7 +742,7 @@ static int release_log(void **state)
 struct around {
     duet_loop *loop;
     duet_future *running, *behind; /* the job that runs the loop; the job that waits for it */
-    struct gate gate;
+    struct gate gate, waits; /* the latter: opened as the coroutine begins to wait */
     atomic_int rc;
 };
 
@@ -763,6 +763,7 @@ static duet_result wait_shielded_for_the_one_behind(void *arg)
 {
     struct around *around = arg;
     duet_shield_begin();
+    gate_open(&around->waits);
     atomic_store(&around->rc, duet_future_wait(around->behind, duet_sec(100), NULL));
     duet_shield_end();
     return duet_ok();
@@ -771,13 +772,14 @@ static duet_result wait_shielded_for_the_one_behind(void *arg)
 /* As long as somebody may stop the loop, nobody is stuck; once it is stopped, all are. */
 thread_test(who_closes_a_circle_by_stopping_a_loop_has_it_answered)
 {
-    struct around around = {.gate = GATE_INIT};
+    struct around around = {.gate = GATE_INIT, .waits = GATE_INIT};
     duet_pool *pool = open_pool(4);
     must_equal(duet_loop_open(&around.loop, NULL), 0);
     around.running = duet_pool_submit(pool, run_the_loop, &around);
     around.behind = duet_pool_submit(pool, wait_for_the_runner, &around);
     gate_open(&around.gate);
     duet_future *f = duet_submit(around.loop, wait_shielded_for_the_one_behind, &around);
+    gate_pass(&around.waits);
     grow_old();
     must(!duet_future_settled(f));
     log_capture();

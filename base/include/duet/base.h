@@ -115,8 +115,8 @@ enum duet_when_full {
  * whoever is going to settle it. Then a wait for a promise to which only waiters hold references is
  * -EDEADLK. */
 #define DUET_SETTLER_HOLDS (1u << 4)
-/* Of a coroutine that a coroutine of the same loop starts: runs at once, before the call that starts it
- * returns, until it waits, yields or ends. Elsewhere it has no effect. */
+/* Of a coroutine that a coroutine of the same loop starts: runs at once, before the call that
+ * starts it returns, until it waits, yields or ends. Elsewhere it has no effect. */
 #define DUET_AT_ONCE (1u << 5)
 
 /* For the *_with() forms; zero means default. */
