@@ -128,13 +128,13 @@ static void list_locks(struct select *select)
 static void lock_all(const struct select *select)
 {
     for (size_t i = 0; i < select->locks_count; i++)
-        duet__lock(&select->locks[i]->lock);
+        duet__bias_lock(&select->locks[i]->lock);
 }
 
 static void unlock_all(const struct select *select)
 {
     for (size_t i = 0; i < select->locks_count; i++)
-        duet__unlock(&select->locks[i]->lock);
+        duet__bias_unlock(&select->locks[i]->lock);
 }
 
 /* ---- The queues ---- */
@@ -213,16 +213,15 @@ static void enqueue_all(struct select *select, struct duet__parker *parker)
 
 static struct duet__lock *lock_of(const duet_case *one)
 {
-    if (one->kind == DUET_CASE_FUTURE)
-        return &((duet_future *)one->on)->lock;
-    if (one->kind == DUET_CASE_EVENT)
-        return &((struct duet__event *)one->on)->queue.lock;
-    return &((duet_chan *)one->on)->lock;
+    return one->kind == DUET_CASE_FUTURE ? &((duet_future *)one->on)->lock
+                                         : &((struct duet__event *)one->on)->queue.lock;
 }
 
 /* True: somebody has claimed it, whose token is to come. */
 static bool leave(const duet_case *one, struct place *place)
 {
+    if (is_chan(one))
+        return !duet__chan_leave(one->on, &place->waiter.waiter);
     struct duet__lock *lock = lock_of(one);
     duet__lock(lock);
     bool linked = duet__list_linked(&place->waiter.waiter.link);

@@ -342,6 +342,18 @@ uint64_t model_newest(const volatile void *word, size_t size)
     return read_memory(word, size);
 }
 
+void model_barrier(void)
+{
+    view all = {0};
+    if (current < 0)
+        return;
+    point();
+    for (int i = 0; i < thread_count; i++)
+        join(all, threads[i].sees);
+    for (int i = 0; i < thread_count; i++)
+        join(threads[i].sees, all);
+}
+
 /* ---- Executions ---- */
 
 static void execute(void (*setup)(void), void (*finally)(void))
