@@ -317,7 +317,7 @@ static inline bool may_be_quick(const duet_chan *c, const void *item,
                                 const struct duet__parker *parker)
 {
     return c && item && parker && !duet__is_foreign(c->process) && !duet__park_cancelled(parker) &&
-           parker->streak + 1 < DUET__STREAK_MAX;
+           parker->streak < DUET__STREAK_MAX - 1;
 }
 
 int duet_chan_send(duet_chan *c, const void *item, duet_deadline by)
@@ -325,11 +325,9 @@ int duet_chan_send(duet_chan *c, const void *item, duet_deadline by)
     struct duet__parker *parker = duet__here_now;
     bool sent = false;
     if (may_be_quick(c, item, parker) && duet__bias_enter(&c->lock)) {
-        size_t size = c->item_size;
-        sent =
-            c->count < c->capacity && is_small(size) && !c->shut && duet__list_empty(&c->receivers);
+        sent = c->is_plain && c->count < c->capacity && duet__list_empty(&c->receivers);
         if (sent) {
-            copy_small(next_room(c), item, size);
+            copy_small(next_room(c), item, c->item_size);
             c->unfinished++;
             parker->streak++;
         }
@@ -343,10 +341,9 @@ int duet_chan_recv(duet_chan *c, void *item, duet_deadline by)
     struct duet__parker *parker = duet__here_now;
     bool received = false;
     if (may_be_quick(c, item, parker) && duet__bias_enter(&c->lock)) {
-        size_t size = c->item_size;
-        received = c->count > 0 && is_small(size) && duet__list_empty(&c->senders);
+        received = c->is_plain && c->count > 0 && duet__list_empty(&c->senders);
         if (received) {
-            copy_small(item, next_item(c), size);
+            copy_small(item, next_item(c), c->item_size);
             parker->streak++;
         }
         duet__bias_leave(&c->lock);
@@ -422,6 +419,7 @@ static void shut(duet_chan *c, bool and_drop)
     size_t first = 0, n = 0;
     duet__bias_lock(&c->lock);
     c->shut = true;
+    c->is_plain = false;
     refuse_all(&c->senders, &claimed);
     refuse_all(&c->receivers, &claimed); /* they wait only if there is nothing inside */
     if (and_drop) {
@@ -466,6 +464,7 @@ int duet_chan_open_with(duet_chan **ret, size_t item_size, size_t capacity,
         return -ENOMEM;
     *c = (duet_chan){.refs = 1,
                      .process = duet__process,
+                     .is_plain = is_small(item_size),
                      .item_size = item_size,
                      .capacity = capacity,
                      .bytes = size,

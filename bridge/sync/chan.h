@@ -44,6 +44,7 @@ struct duet_chan {
     uint32_t process; /* constant: in which it lives */
     _Atomic uint32_t refs;
     bool shut;
+    bool is_plain; /* not shut, and its items are small: nothing but those has to be looked at */
     size_t item_size, capacity, bytes; /* constant; of an item; how many; of all of them */
     size_t first, end, count; /* where the oldest item is, and the next one will be; how many */
     uint64_t unfinished; /* accepted, neither done nor dropped */

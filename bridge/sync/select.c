@@ -53,14 +53,15 @@ static bool is_ready(const duet_case *one)
     }
 }
 
+static _Thread_local uint32_t dice_state = 2463534242;
+
 /* Below n. George Marsaglia, "Xorshift RNGs" (2003); who is served is not worth better dice. */
 static uint32_t dice(uint32_t n)
 {
-    static _Thread_local uint32_t state = 2463534242;
-    state ^= state << 13;
-    state ^= state >> 17;
-    state ^= state << 5;
-    return state % n;
+    dice_state ^= dice_state << 13;
+    dice_state ^= dice_state >> 17;
+    dice_state ^= dice_state << 5;
+    return dice_state % n;
 }
 
 /* One of those that are ready, each as likely as the other; NULL: none is. */

@@ -83,6 +83,10 @@ static int choose(int n)
         choices[choice_count].chosen = 0;
         choices[choice_count++].count = (uint16_t)n;
     }
+    if (choices[choice_next].count != n) {
+        fprintf(stderr, "model: an execution does not repeat what the one before began with\n");
+        exit(1);
+    }
     return choices[choice_next++].chosen;
 }
 

@@ -89,6 +89,14 @@ static void setup_favoured(void)
     add(2, &once);
 }
 
+static void setup_favoured_of_two(void)
+{
+    reset_all();
+    bias.favoured = number_of(0);
+    add(0, &twice);
+    add(1, &twice);
+}
+
 static void setup_becomes_favoured(void)
 {
     reset_all();
@@ -122,31 +130,33 @@ int main(void)
     int wrong = 0;
     model_on_switch = on_switch;
     model_on_idle = model_kernel_pass_time;
-    wrong += model_check("bias: excludes while another ends the favour", 4, setup_favoured,
+    wrong += model_check("bias: excludes while another ends the favour", 5, setup_favoured_of_two,
+                         finally_all, MODEL_HOLDS);
+    wrong += model_check("bias: excludes while two others end the favour", 3, setup_favoured,
                          finally_all, MODEL_HOLDS);
     wrong += model_check("bias: excludes while somebody becomes favoured", 4,
                          setup_becomes_favoured, finally_all, MODEL_HOLDS);
     wrong +=
         model_check("bias: the last one may free it", 5, setup_freed, finally_all, MODEL_HOLDS);
     model_kernel.lose_barrier = true;
-    wrong += model_check("bias: no barrier on the favoured thread", 4, setup_favoured, finally_all,
-                         MODEL_FAILS);
+    wrong += model_check("bias: no barrier on the favoured thread", 4, setup_favoured_of_two,
+                         finally_all, MODEL_FAILS);
     model_kernel.lose_barrier = false;
     looks_first = true;
     wrong += model_check("bias: looks whether it is favoured before it says that it is inside", 4,
-                         setup_favoured, finally_all, MODEL_FAILS);
+                         setup_favoured_of_two, finally_all, MODEL_FAILS);
     looks_first = false;
     does_not_wait = true;
-    wrong += model_check("bias: does not wait until the favoured one has left", 4, setup_favoured,
-                         finally_all, MODEL_FAILS);
+    wrong += model_check("bias: does not wait until the favoured one has left", 4,
+                         setup_favoured_of_two, finally_all, MODEL_FAILS);
     does_not_wait = false;
     model_weak.store_release = true;
-    wrong +=
-        model_check("bias: leaving does not release", 4, setup_favoured, finally_all, MODEL_FAILS);
+    wrong += model_check("bias: leaving does not release", 4, setup_favoured_of_two, finally_all,
+                         MODEL_FAILS);
     model_weak.store_release = false;
     model_weak.load_acquire = true;
-    wrong += model_check("bias: ending the favour does not acquire", 4, setup_favoured, finally_all,
-                         MODEL_FAILS);
+    wrong += model_check("bias: ending the favour does not acquire", 4, setup_favoured_of_two,
+                         finally_all, MODEL_FAILS);
     model_weak.load_acquire = false;
     return wrong;
 }
