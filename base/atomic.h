@@ -44,8 +44,9 @@
     atomic_compare_exchange_strong_explicit(p, expected, v, memory_order_acq_rel,                  \
                                             memory_order_relaxed)
 
-/* Keeps the compiler from moving what is before it behind it. */
-#define duet__compiler_barrier() atomic_signal_fence(memory_order_seq_cst)
+/* What comes before it in the source, and what comes after, keep that order in the program: half of
+ * base/membarrier.h. */
+#define duet__light_barrier() atomic_signal_fence(memory_order_seq_cst)
 
 /* A field that is plain in the program but that a protocol publishes: the model checks that a
  * reader sees the value it must. */

@@ -1,7 +1,7 @@
 /* What one thread has in hand, for another to glance at: the owner shows and hides things millions of
  * times a second, somebody looks hardly ever. So all that it costs falls on the looker: hiding is a
  * store and a load, and no barrier; whoever looks makes up for it by having the kernel send one
- * through all threads of the process (membarrier(2), MEMBARRIER_CMD_PRIVATE_EXPEDITED).
+ * through all threads of the process (membarrier.h).
  *
  * PROOF that what is glanced at stays. The looker sets `looking`, then has the barrier sent, then
  * reads the thing. The owner hides the thing, then reads `looking`. If the barrier came before the
@@ -44,7 +44,7 @@ static inline void *duet__glance_own(struct duet__glance *glance)
 static inline void duet__glance_hide(struct duet__glance *glance)
 {
     duet__store_relaxed(&glance->thing, NULL);
-    duet__compiler_barrier(); /* the processor is told by the looker: see above */
+    duet__light_barrier(); /* pairs with the heavy one in duet__glance_begin() */
     if (__builtin_expect(duet__load_relaxed(&glance->looking), 0)) {
         duet__lock(&glance->lock);
         duet__unlock(&glance->lock);

@@ -1,4 +1,5 @@
-/* Deadlines in one heap: four children a node, 16-byte entries, so that a level is one cache line.
+/* Deadlines in one heap: four children a node, 16-byte entries, so that a level is a cache
+ * line or two.
  * Each timer knows its place, so it can leave from anywhere. J. W. J. Williams, "Heapsort" (1964),
  * with the arity of D. B. Johnson's d-ary heaps (1975).
  *
@@ -27,6 +28,8 @@ struct duet__heap {
 int duet__heap_reserve(struct duet__heap *heap, size_t count);
 void duet__heap_add(struct duet__heap *heap, struct duet__timer *timer, int64_t when_ns);
 void duet__heap_remove(struct duet__heap *heap, struct duet__timer *timer);
+/* How many are due by then, up to `most`; those are looked at, and their neighbours. */
+size_t duet__heap_count_until(const struct duet__heap *heap, int64_t when_ns, size_t most);
 void duet__heap_fini(struct duet__heap *heap);
 
 static inline int64_t duet__heap_nearest_ns(const struct duet__heap *heap)

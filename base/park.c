@@ -9,11 +9,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-/* Every so many waits in a row that were answered at once, let the others live. */
-enum {
-    STREAK_MAX = 64
-};
-
 /* ---- A thread sleeps ---- */
 
 struct look {
@@ -298,14 +293,6 @@ int duet__wait_failed(struct duet__parker *parker, int rc)
 {
     parker->ops->pass(parker);
     return rc;
-}
-
-void duet__wait_unparked(struct duet__parker *parker)
-{
-    if (++parker->streak < STREAK_MAX)
-        return;
-    parker->streak = 0;
-    parker->ops->pass(parker);
 }
 
 static bool fire_unpark(struct duet__waiter *waiter, struct duet_future *settled)

@@ -202,8 +202,17 @@ static inline bool duet__wait_is_cancelled(const struct duet__parker *parker)
  * -EDEADLK. Then others have lived meanwhile, but for _check(), which a lock may be held over. */
 int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielded);
 int duet__wait_check(struct duet__parker *parker, duet_deadline by, bool shielded);
-/* How a wait ends that was answered without parking; lets others live once in a while. */
-void duet__wait_unparked(struct duet__parker *parker);
+/* How a wait ends that was answered without parking: each so many in a row let others live. */
+enum {
+    DUET__STREAK_MAX = 64,
+};
+static inline void duet__wait_unparked(struct duet__parker *parker)
+{
+    if (__builtin_expect(++parker->streak < DUET__STREAK_MAX, 1))
+        return;
+    parker->streak = 0;
+    parker->ops->pass(parker);
+}
 /* How a wait ends that failed without parking: lets others live, returns rc. */
 int duet__wait_failed(struct duet__parker *parker, int rc);
 

@@ -19,6 +19,8 @@ enum {
     INBOX_MOST = 1 << 30,
     SPIN_ADAPTIVE_NS = 15000,
     SPIN_US_MOST = 1000000,
+    SLACK_US_DEFAULT = 1000,
+    SLACK_US_MOST = 1000000,
     REPORT_WAIT_MS = 200,
 };
 
@@ -46,6 +48,8 @@ static int config_check(const duet_loop_config *config)
         return duet__bad_argument(function, "ring_entries is above 32768");
     if (config->spin_us > SPIN_US_MOST)
         return duet__bad_argument(function, "spin_us is above one second");
+    if (config->timer_slack_us > SLACK_US_MOST)
+        return duet__bad_argument(function, "timer_slack_us is above one second");
     if (config->backend == DUET_BACKEND_EPOLL)
         return duet__refuse(function, -ENOTSUP,
                             "the epoll backend is not in this version; leave backend at "
@@ -67,6 +71,8 @@ static void config_defaults(duet_loop_config *config)
         config->inbox_max = INBOX_DEFAULT;
     if (!config->ring_entries)
         config->ring_entries = RING_ENTRIES_DEFAULT;
+    if (!config->timer_slack_us)
+        config->timer_slack_us = SLACK_US_DEFAULT;
 }
 
 /* ---- All loops ---- */

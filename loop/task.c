@@ -181,9 +181,21 @@ static const struct duet__parker_ops task_parker_ops = {
     .now_ns = task_now,
 };
 
+/* It has perhaps slept for long: what it will need in a moment comes into the cache meanwhile. */
+static void fetch(const struct duet__task *task)
+{
+    __builtin_prefetch(&task->work.future, 1);
+    __builtin_prefetch(&task->work.future.waiters, 1);
+    __builtin_prefetch(&task->node, 1);
+    __builtin_prefetch(&task->at_ns);
+    __builtin_prefetch(task->live.next, 1);
+    __builtin_prefetch(task->live.prev, 1);
+}
+
 void duet__task_timer_due(struct duet__timer *timer)
 {
     struct duet__task *task = duet__container(timer, struct duet__task, timer);
+    fetch(task);
     struct duet__wait *wait = task->work.parker.wait;
     if (wait && wait->by_ns == DUET__NEVER) { /* it is not its deadline */
         task->loop->looks = true;

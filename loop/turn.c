@@ -9,6 +9,7 @@
 enum {
     RUN_BUDGET = 64, /* nodes run in a turn, before timers and I/O are looked at again */
     ADMIT_BUDGET = 64, /* submissions admitted in a turn, so that a flood starves nobody */
+    CROWD = 16, /* timers within one slack that are worth a wake-up together */
     TRIM_EVERY_NS = 10000000,
 };
 
@@ -26,6 +27,8 @@ static void receive(duet_loop *loop)
 static void expire(duet_loop *loop)
 {
     struct duet__timer *timer;
+    if (duet__heap_nearest_ns(&loop->timers) <= loop->now_ns)
+        loop->expired_ns = loop->now_ns;
     while ((timer = duet__heap_due(&loop->timers, loop->now_ns)) != NULL)
         duet__task_timer_due(timer);
     duet__loop_join_waits(loop);
@@ -130,24 +133,42 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
         duet__spin_slept(&loop->spin, duet__clock_ns() - start_ns);
 }
 
+/* When it wakes for its timers: a wake-up costs more than a dozen of them. So where they crowd, those
+ * that come within the slack after the last ones fire together; one that comes alone is punctual. */
+static int64_t timers_ns(const duet_loop *loop)
+{
+    int64_t nearest_ns = duet__heap_nearest_ns(&loop->timers);
+    int64_t together_ns = loop->expired_ns + loop->config.timer_slack_us * INT64_C(1000);
+    if (nearest_ns >= together_ns || nearest_ns <= loop->now_ns ||
+        duet__heap_count_until(&loop->timers, together_ns, CROWD) < CROWD)
+        return nearest_ns;
+    return together_ns;
+}
+
 static int64_t nearest_ns(const duet_loop *loop)
 {
-    int64_t by_ns = duet__heap_nearest_ns(&loop->timers);
+    int64_t by_ns = timers_ns(loop);
     int64_t join_ns = duet__loop_next_join_ns(loop);
     return join_ns < by_ns ? join_ns : by_ns;
 }
 
+/* Gives back some memory of a burst that is over. True: there is more. */
+static bool trim(duet_loop *loop)
+{
+    bool more = false;
+    for (int i = 0; i < DUET__STACK_CLASSES; i++)
+        if (loop->stacks[i].warm_count > 0)
+            more |= duet__stacks_trim(&loop->stacks[i]);
+    return more | duet__blocks_trim();
+}
+
+/* A little at a time, however often the loop rests: what was needed will be needed again. */
 int64_t duet__loop_begin_rest(duet_loop *loop)
 {
     int64_t by_ns = nearest_ns(loop);
-    bool more_to_trim = false;
-    for (int i = 0; i < DUET__STACK_CLASSES; i++)
-        if (loop->stacks[i].warm_count > 0)
-            more_to_trim |= duet__stacks_trim(&loop->stacks[i]);
-    more_to_trim |= duet__blocks_trim();
-    if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
-        by_ns = loop->now_ns + TRIM_EVERY_NS;
-    return by_ns;
+    if (loop->trim_ns <= loop->now_ns)
+        loop->trim_ns = trim(loop) ? loop->now_ns + TRIM_EVERY_NS : loop->now_ns;
+    return loop->trim_ns > loop->now_ns && loop->trim_ns < by_ns ? loop->trim_ns : by_ns;
 }
 
 /* Nothing is ready: look a little, then sleep. */

@@ -9,6 +9,7 @@
  * who comes upon it later takes it out, and gives the token that this obliges to, but nothing
  * else. */
 #pragma once
+#include "bias.h"
 #include "fork.h"
 #include "queue.h"
 
@@ -39,15 +40,16 @@ struct duet__chan_waiter {
 
 /* Owned by its references. */
 struct duet_chan {
-    struct duet__lock lock; /* guards what is not constant, but for refs */
-    _Atomic uint32_t refs;
+    struct duet__bias lock; /* guards what is not constant, but for refs */
     uint32_t process; /* constant: in which it lives */
-    size_t item_size, capacity; /* constant */
-    void (*drop)(void *item); /* constant; NULL: nothing to do */
+    _Atomic uint32_t refs;
     bool shut;
-    size_t first, count; /* the oldest item, and how many */
+    bool is_plain; /* not shut, and its items are small: nothing but those has to be looked at */
+    size_t item_size, capacity, bytes; /* constant; of an item; how many; of all of them */
+    size_t first, end, count; /* where the oldest item is, and the next one will be; how many */
     uint64_t unfinished; /* accepted, neither done nor dropped */
     struct duet__list senders, receivers, joiners;
+    void (*drop)(void *item); /* constant; NULL: nothing to do */
     _Alignas(max_align_t) char items[];
 };
 
@@ -61,6 +63,9 @@ int duet__chan_check(const char *function, const duet_chan *c, const void *item)
  * told; NULL. */
 int duet__chan_try_send(duet_chan *c, const void *item, struct duet__waiter **ret_other);
 int duet__chan_try_recv(duet_chan *c, void *into, struct duet__waiter **ret_other);
+/* Takes the lock, and a waiter out of whatever list it is in. False: somebody has claimed it, whose
+ * token is to come. */
+bool duet__chan_leave(duet_chan *c, struct duet__waiter *waiter);
 /* Under the lock: would it not be DUET__CHAN_WAITS? If that rests on one who selects, somebody
  * else may still choose it first. */
 bool duet__chan_may_send(duet_chan *c);

@@ -53,14 +53,15 @@ static bool is_ready(const duet_case *one)
     }
 }
 
+static _Thread_local uint32_t dice_state = 2463534242;
+
 /* Below n. George Marsaglia, "Xorshift RNGs" (2003); who is served is not worth better dice. */
 static uint32_t dice(uint32_t n)
 {
-    static _Thread_local uint32_t state = 2463534242;
-    state ^= state << 13;
-    state ^= state >> 17;
-    state ^= state << 5;
-    return state % n;
+    dice_state ^= dice_state << 13;
+    dice_state ^= dice_state >> 17;
+    dice_state ^= dice_state << 5;
+    return dice_state % n;
 }
 
 /* One of those that are ready, each as likely as the other; NULL: none is. */
@@ -128,13 +129,13 @@ static void list_locks(struct select *select)
 static void lock_all(const struct select *select)
 {
     for (size_t i = 0; i < select->locks_count; i++)
-        duet__lock(&select->locks[i]->lock);
+        duet__bias_lock(&select->locks[i]->lock);
 }
 
 static void unlock_all(const struct select *select)
 {
     for (size_t i = 0; i < select->locks_count; i++)
-        duet__unlock(&select->locks[i]->lock);
+        duet__bias_unlock(&select->locks[i]->lock);
 }
 
 /* ---- The queues ---- */
@@ -203,16 +204,15 @@ static void enqueue_all(struct select *select, struct duet__parker *parker)
 
 static struct duet__lock *lock_of(const duet_case *one)
 {
-    if (one->kind == DUET_CASE_FUTURE)
-        return &((duet_future *)one->on)->lock;
-    if (one->kind == DUET_CASE_EVENT)
-        return &((struct duet__event *)one->on)->queue.lock;
-    return &((duet_chan *)one->on)->lock;
+    return one->kind == DUET_CASE_FUTURE ? &((duet_future *)one->on)->lock
+                                         : &((struct duet__event *)one->on)->queue.lock;
 }
 
 /* True: somebody has claimed it, whose token is to come. */
 static bool leave(const duet_case *one, struct place *place)
 {
+    if (is_chan(one))
+        return !duet__chan_leave(one->on, &place->waiter.waiter);
     struct duet__lock *lock = lock_of(one);
     duet__lock(lock);
     bool linked = duet__list_linked(&place->waiter.waiter.link);

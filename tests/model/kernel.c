@@ -2,6 +2,7 @@
 #include "clock.h"
 #include "cpu.h"
 #include "futex.h"
+#include "membarrier.h"
 #include "model.h"
 #include "thread.h"
 
@@ -22,9 +23,10 @@ static uint64_t point_word;
 
 void model_kernel_reset(void)
 {
-    int64_t now_ns = 0;
-    bool lose_futex_wake = model_kernel.lose_futex_wake, lose_signal = model_kernel.lose_signal;
-    model_kernel = (struct model_kernel){now_ns, lose_futex_wake, lose_signal, 0, false};
+    model_kernel = (struct model_kernel){.lose_futex_wake = model_kernel.lose_futex_wake,
+                                         .lose_signal = model_kernel.lose_signal,
+                                         .lose_barrier = model_kernel.lose_barrier,
+                                         .has_no_barrier = model_kernel.has_no_barrier};
     memset(sleepers, 0, sizeof sleepers);
 }
 
@@ -46,6 +48,17 @@ unsigned duet__thread_count(void)
 int64_t duet__clock_ns(void)
 {
     return model_kernel.now_ns;
+}
+
+bool duet__heavy_barrier_works(void)
+{
+    return !model_kernel.has_no_barrier;
+}
+
+void duet__heavy_barrier(void)
+{
+    if (!model_kernel.lose_barrier)
+        model_barrier();
 }
 
 int duet__cpu_count(void)

@@ -8,6 +8,8 @@ struct model_kernel {
     int64_t now_ns;
     bool lose_futex_wake; /* broken variants */
     bool lose_signal;
+    bool lose_barrier;
+    bool has_no_barrier;
     /* the eventfd */
     uint64_t signals; /* written and not read */
     bool closed;

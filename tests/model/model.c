@@ -83,6 +83,10 @@ static int choose(int n)
         choices[choice_count].chosen = 0;
         choices[choice_count++].count = (uint16_t)n;
     }
+    if (choices[choice_next].count != n) {
+        fprintf(stderr, "model: an execution does not repeat what the one before began with\n");
+        exit(1);
+    }
     return choices[choice_next++].chosen;
 }
 
@@ -336,19 +340,22 @@ bool model_cas(volatile void *address, size_t size, void *expected, uint64_t val
     return true;
 }
 
-void model_barrier_all(void)
-{
-    if (current >= 0)
-        point();
-    for (int i = 0; i < thread_count; i++)
-        for (int k = 0; k < word_count; k++)
-            threads[i].sees[k] = (uint8_t)last_of(&words[k]);
-}
-
 uint64_t model_newest(const volatile void *word, size_t size)
 {
     model_touch((const void *)word);
     return read_memory(word, size);
+}
+
+void model_barrier(void)
+{
+    view all = {0};
+    if (current < 0)
+        return;
+    point();
+    for (int i = 0; i < thread_count; i++)
+        join(all, threads[i].sees);
+    for (int i = 0; i < thread_count; i++)
+        join(threads[i].sees, all);
 }
 
 /* ---- Executions ---- */

@@ -43,9 +43,9 @@ uint64_t model_rmw(volatile void *word, size_t size, enum model_rmw op, uint64_t
                    enum model_order order);
 bool model_cas(volatile void *word, size_t size, void *expected, uint64_t value,
                enum model_order order);
-
-/* A barrier in all threads: each sees from here on all that was written before. */
-void model_barrier_all(void);
+/* A full barrier on all threads at once (membarrier): all that any of them has done before is seen
+ * by all of them after. */
+void model_barrier(void);
 
 /* ---- For the models ---- */
 

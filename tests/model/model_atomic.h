@@ -46,7 +46,8 @@ extern struct model_weak model_weak;
 #define duet__cas_acq_rel(p, expected, v)                                                          \
     model_cas(p, sizeof *(p), expected, (uint64_t)(v), MODEL_ORDER(cas_acq_rel, MODEL_ACQ_REL))
 
-#define duet__compiler_barrier() ((void)0)
+/* The model keeps the order of the source. */
+#define duet__light_barrier() ((void)0)
 
 /* A plain field that a protocol publishes: read where nothing orders it, it may be old. */
 #define duet__plain_read(p)                                                                        \

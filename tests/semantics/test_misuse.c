@@ -876,13 +876,14 @@ static void a_bad_configuration_of_a_loop_is_refused_by_the_name_of_its_field(vo
         {{.when_full = (enum duet_when_full)77}, -EINVAL, "when_full"},
         {{.ring_entries = 32769}, -EINVAL, "ring_entries"},
         {{.ring_entries = UINT32_MAX}, -EINVAL, "ring_entries"},
+        {{.timer_slack_us = 1000001}, -EINVAL, "timer_slack_us"},
         {{.backend = DUET_BACKEND_EPOLL}, -ENOTSUP, "backend"},
         {{.backend = (enum duet_backend)3}, -EINVAL, "backend"},
         {{.backend = (enum duet_backend) - 1}, -EINVAL, "backend"},
         {{.hooks = &odd_hooks}, -EINVAL, "hooks"},
         {{.hooks = &round_hooks}, -EINVAL, "hooks"},
         {{.reserved = {1}}, -EINVAL, "reserved"},
-        {{.reserved = {0, 0, 0, 0, 0, 1}}, -EINVAL, "reserved"},
+        {{.reserved = {0, 0, 0, 0, 1}}, -EINVAL, "reserved"},
     };
     int failed = 0;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -914,6 +915,8 @@ static void an_odd_configuration_of_a_loop_is_accepted(void **state)
         {.coroutines_max = 1},
         {.spin_us = -5},
         {.spin_us = 50},
+        {.timer_slack_us = -5},
+        {.timer_slack_us = 1000000},
         {.backend = DUET_BACKEND_URING},
         {.name = "a name that is much longer than the name of a thread may be"},
         {.name = ""},

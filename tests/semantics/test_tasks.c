@@ -1716,6 +1716,38 @@ coroutine_test(a_callback_at_a_moment_in_the_past_does_not_run_inline)
     return duet_ok();
 }
 
+/* A crowd of callbacks and of sleepers, between each other's moments. */
+static void check_crowd(int slack_us)
+{
+    enum {
+        CROWD = 200,
+    };
+    duet_loop_config config = {.timer_slack_us = slack_us};
+    duet_loop *loop = start_loop_with(&config);
+    struct appointment a[CROWD];
+    duet_deadline until[CROWD];
+    duet_future *f[2 * CROWD];
+    for (int i = 0; i < CROWD; i++) {
+        a[i] = (struct appointment){.at = duet_us(i * 37), .loop = loop};
+        until[i] = duet_us((CROWD - i) * 41);
+        f[2 * i] = duet_call_at(loop, a[i].at, keep_appointment, &a[i]);
+        f[2 * i + 1] = duet_submit(loop, sleep_exactly, &until[i]);
+    }
+    for (int i = 0; i < 2 * CROWD; i++)
+        must_equal(end_of(f[i]), 0);
+    must_equal(duet_loop_close(loop, SURELY), 0);
+}
+
+/* 32: however many share a wake-up. */
+static void in_a_crowd_nobody_is_early(void **state)
+{
+    (void)state;
+    check_crowd(0);
+    check_crowd(-1);
+    check_crowd(1);
+    check_crowd(20000);
+}
+
 static void check_call_at_cancelled(void)
 {
     duet_loop *loop = start_loop();
@@ -1965,6 +1997,7 @@ int main(void)
         cmocka_unit_test(stack_sizes_are_as_asked_for),
         cmocka_unit_test(a_stack_size_that_is_too_small_is_raised_and_one_too_large_refused),
         cmocka_unit_test(a_callback_at_a_moment_is_never_early_whoever_asks_for_it),
+        cmocka_unit_test(in_a_crowd_nobody_is_early),
         cmocka_unit_test(a_callback_at_a_moment_in_the_past_does_not_run_inline),
         cmocka_unit_test(a_callback_at_a_moment_that_is_cancelled_before_never_runs),
         cmocka_unit_test(a_callback_at_a_moment_ran_or_was_cancelled_but_not_both),

@@ -983,6 +983,59 @@ stress_test(what_a_channel_accepts_is_received_or_dropped_once, 450)
     close_lanes();
 }
 
+/* ---- A channel that one thread has had for itself ---- */
+
+static duet_chan *own_chan;
+static duet_event others_come;
+static int come_after; /* so many rounds of the first */
+static int64_t came_out[WORKERS_MAX]; /* less what went in */
+
+static void use_own_chan(struct worker *me, int rounds)
+{
+    for (int i = 1, item; i <= rounds; i++) {
+        if (duet_chan_send(own_chan, &i, DUET_NOW) == 0)
+            came_out[me->index] -= i;
+        if (i % 7 == 0)
+            must(duet_chan_count(own_chan) <= 4);
+        if (duet_chan_recv(own_chan, &item, DUET_NOW) == 0)
+            came_out[me->index] += item;
+        if (i == come_after && me->index == 0)
+            duet_event_set(&others_come);
+    }
+}
+
+static void have_it_alone(struct worker *me)
+{
+    use_own_chan(me, 400);
+}
+
+static void come_to_it(struct worker *me)
+{
+    must_equal(duet_event_wait(&others_come, SURELY), 0);
+    a_little(&me->random);
+    use_own_chan(me, 1 + below(&me->random, 40));
+}
+
+stress_test(others_come_to_a_channel_that_one_had_alone, 450)
+{
+    int64_t all = 0;
+    int item, others = 1 + below(random, 3);
+    must_equal(duet_chan_open(&own_chan, sizeof(int), 4), 0);
+    duet_event_clear(&others_come);
+    memset(came_out, 0, sizeof came_out);
+    come_after = 1 + below(random, 400);
+    hire(random, some_place(random), false, have_it_alone);
+    for (int i = 0; i < others; i++)
+        hire(random, i == 0 ? THREAD : some_place(random), false, come_to_it);
+    dismiss_all();
+    while (duet_chan_recv(own_chan, &item, DUET_NOW) == 0)
+        all += item;
+    for (int i = 0; i < WORKERS_MAX; i++)
+        all += came_out[i];
+    must_equal(all, 0);
+    duet_chan_unref(own_chan);
+}
+
 /* ---- Select ---- */
 
 enum {
@@ -1634,6 +1687,7 @@ int main(void)
         cmocka_unit_test(at_a_barrier_all_meet_or_all_part),
         cmocka_unit_test(the_last_to_come_is_the_one),
         cmocka_unit_test(what_a_channel_accepts_is_received_or_dropped_once),
+        cmocka_unit_test(others_come_to_a_channel_that_one_had_alone),
         cmocka_unit_test(select_does_one_of_its_cases),
         cmocka_unit_test(a_bounded_buffer_of_two_conditions_comes_to_its_end),
         cmocka_unit_test(a_mutex_is_handed_on_in_order),

@@ -32,11 +32,15 @@ typedef struct duet_loop_config {
     unsigned ring_entries;
     /* How long to look before sleeping; 0: adaptive; < 0: never. */
     int spin_us;
+    /* Microseconds by which sleeps, deadlines and callbacks at a moment may be late where more than
+     * a dozen of them fall into such a span, to be worth one wake-up of the loop together; a few are
+     * punctual, and none is early. 0: 1000; < 0: each has a wake-up of its own. */
+    int timer_slack_us;
     /* AUTO or URING; EPOLL is not in this version: -ENOTSUP. */
     enum duet_backend backend;
     /* Copied; see duet/hooks.h. NULL: none. */
     const struct duet_hooks *hooks;
-    uintptr_t reserved[6]; /* zero */
+    uintptr_t reserved[5]; /* zero */
 } duet_loop_config;
 
 /* [any] A loop that nobody runs yet; it accepts work already, which waits for the run. config,

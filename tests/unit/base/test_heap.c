@@ -86,12 +86,38 @@ static void only_what_is_due_comes_out(void **state)
     duet__heap_fini(&heap);
 }
 
+static void those_due_by_then_are_counted_up_to_so_many(void **state)
+{
+    enum {
+        N = 200
+    };
+    (void)state;
+    uint64_t seed = test_seed();
+    struct duet__heap heap = {0};
+    struct item items[N];
+    must_equal(duet__heap_count_until(&heap, INT64_MAX, 5), 0);
+    must_equal(duet__heap_reserve(&heap, N), 0);
+    for (size_t n = 1; n <= N; n++) {
+        struct item *item = &items[n - 1];
+        *item = (struct item){.when = (int64_t)(test_random(&seed) % 100)};
+        duet__heap_add(&heap, &item->timer, item->when);
+        int64_t by = (int64_t)(test_random(&seed) % 100);
+        size_t due = 0;
+        for (size_t i = 0; i < n; i++)
+            due += items[i].when <= by;
+        for (size_t most = 1; most < 40; most++)
+            must_equal(duet__heap_count_until(&heap, by, most), due < most ? due : most);
+    }
+    duet__heap_fini(&heap);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_out_in_order),
         cmocka_unit_test(a_timer_leaves_from_anywhere),
         cmocka_unit_test(only_what_is_due_comes_out),
+        cmocka_unit_test(those_due_by_then_are_counted_up_to_so_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
