@@ -86,7 +86,6 @@ struct duet_loop {
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
     struct duet__heap timers;
     int64_t expired_ns; /* the turn in which the last of them were due */
-    int64_t trim_ns; /* when it gives back more memory, if it rests; past: at each rest */
     size_t joined; /* sleeping coroutines whose waits have joined it */
     /* Odd while the loop sleeps and only other threads could give it anything to do: all that
      * lives in it has joined the graph; one more at each change. For the census. */

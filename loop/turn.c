@@ -152,23 +152,17 @@ static int64_t nearest_ns(const duet_loop *loop)
     return join_ns < by_ns ? join_ns : by_ns;
 }
 
-/* Gives back some memory of a burst that is over. True: there is more. */
-static bool trim(duet_loop *loop)
-{
-    bool more = false;
-    for (int i = 0; i < DUET__STACK_CLASSES; i++)
-        if (loop->stacks[i].warm_count > 0)
-            more |= duet__stacks_trim(&loop->stacks[i]);
-    return more | duet__blocks_trim();
-}
-
-/* A little at a time, however often the loop rests: what was needed will be needed again. */
 int64_t duet__loop_begin_rest(duet_loop *loop)
 {
     int64_t by_ns = nearest_ns(loop);
-    if (loop->trim_ns <= loop->now_ns)
-        loop->trim_ns = trim(loop) ? loop->now_ns + TRIM_EVERY_NS : loop->now_ns;
-    return loop->trim_ns > loop->now_ns && loop->trim_ns < by_ns ? loop->trim_ns : by_ns;
+    bool more_to_trim = false;
+    for (int i = 0; i < DUET__STACK_CLASSES; i++)
+        if (loop->stacks[i].warm_count > 0)
+            more_to_trim |= duet__stacks_trim(&loop->stacks[i]);
+    more_to_trim |= duet__blocks_trim();
+    if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
+        by_ns = loop->now_ns + TRIM_EVERY_NS;
+    return by_ns;
 }
 
 /* Nothing is ready: look a little, then sleep. */
