@@ -17,7 +17,8 @@ enum duet__guard {
 /* On top of the stack itself, so that a coroutine that sleeps needs no page but one; there while the
  * stack has its pages: in use by one coroutine, or warm on a free list. Owned by its slab. */
 struct duet__stack {
-    struct duet__co co; /* first, so that the running co leads here */
+    /* First, so that the running co leads here; and all that a switch looks at in one cache line. */
+    _Alignas(64) struct duet__co co;
     void *work; /* the user's: what runs on it */
     void *starter; /* the user's: who goes on when that ends; NULL */
     struct duet__slab *slab;

@@ -294,6 +294,41 @@ static void the_mprotect_budget_ends_in_canaries_and_one_warning_that_names_the_
     duet__stacks_fini(&stacks);
 }
 
+static void get_all(struct duet__stacks *stacks, struct duet__stack *all[], int n,
+                    enum duet__guard guard)
+{
+    for (int i = 0; i < n; i++) {
+        all[i] = duet__stacks_get(stacks);
+        must_equal(duet__stack_guard(all[i]), guard);
+        must(duet__stack_intact(all[i]));
+        must_equal(all[i]->co.guarded, guard != DUET__GUARD_CANARY);
+    }
+}
+
+static void whose_pages_were_given_back_is_guarded_as_before(void **state)
+{
+    enum {
+        N = 1000
+    };
+    (void)state;
+    struct duet__stack *all[N];
+    for (int guard = DUET__GUARD_MPROTECT; guard <= DUET__GUARD_CANARY; guard++) {
+        struct duet__stacks stacks;
+        duet__guard_first = (enum duet__guard)guard;
+        init(&stacks, 16384);
+        duet__guard_first = DUET__GUARD_MADVISE;
+        for (int round = 0; round < 2; round++) {
+            get_all(&stacks, all, N, (enum duet__guard)guard);
+            for (int i = 0; i < N; i++)
+                duet__stacks_put(all[i]);
+            while (duet__stacks_trim(&stacks))
+                ;
+            must(stacks.cold != NULL);
+        }
+        duet__stacks_fini(&stacks);
+    }
+}
+
 static void a_hundred_thousand_guards_need_no_mappings_of_their_own(void **state)
 {
     enum {
@@ -345,6 +380,7 @@ int main(void)
         cmocka_unit_test(what_was_there_before_is_restored),
         cmocka_unit_test(without_guards_a_canary_tells_and_one_warning),
         cmocka_unit_test(the_mprotect_budget_ends_in_canaries_and_one_warning_that_names_the_limit),
+        cmocka_unit_test(whose_pages_were_given_back_is_guarded_as_before),
         cmocka_unit_test(a_hundred_thousand_guards_need_no_mappings_of_their_own),
     };
     duet__co_adopt(&scheduler);
