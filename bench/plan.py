@@ -106,6 +106,8 @@ def inside_one_loop():
     yield Case('W5', 'W5', 'w5_spawn', 'a coroutine starts and awaits trivial ones, in batches of 1000', 'spawn_ns',
                goals=(Goal('spawn_ns', 50), Goal('spawn_ns', 1, PEER)), others=python_does(spawns=100000),
                quick={'spawns': 1000000})
+    yield Case('W5-at-once', 'W5', 'w5_spawn', 'one after the other, each of which runs at once', 'spawn_ns',
+               {'at_once': 1}, (Goal('spawn_ns', 25),), only=('duet',))
     yield Case('W5m', 'W5m', 'w5_memory', 'memory of a sleeping coroutine, of 100,000', 'bytes',
                goals=(Goal('bytes', 4450),), quick={})
 

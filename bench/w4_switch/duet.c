@@ -16,10 +16,11 @@ static duet_result yield_often(void *arg)
 
 static void yield_in_pair(long each)
 {
-    duet_future *other = duet_spawn(yield_often, &each);
-    yield_often(&each);
-    need(duet_future_wait(other, DUET_NEVER, NULL) == 0, "duet_future_wait");
-    duet_future_unref(other);
+    duet_future *pair[2] = {duet_spawn(yield_often, &each), duet_spawn(yield_often, &each)};
+    for (int i = 0; i < 2; i++) {
+        need(duet_future_wait(pair[i], DUET_NEVER, NULL) == 0, "duet_future_wait");
+        duet_future_unref(pair[i]);
+    }
 }
 
 static duet_result measure(void *arg)

@@ -24,6 +24,7 @@ RUNS = [
     ('w4_switch-duet', 'yields=2000', ('switch_ns',)),
     ('w4_switch-switch', 'yields=2000', ('yield_ns',)),
     ('w5_spawn-duet', 'spawns=2000 batch=100', ()),
+    ('w5_spawn-duet', 'spawns=2000 at_once=1', ()),
     ('w5_memory-duet', 'sleepers=1000', ()),
     ('w6_timers-duet', 'kind=callback timers=200 span_ms=20', ()),
     ('w6_timers-duet', 'kind=sleep timers=200 span_ms=20', ()),
