@@ -29,6 +29,7 @@ struct transfer {
     const void *from;
     size_t n;
     off_t at; /* AT_ITS_PLACE */
+    bool poll_first; /* of a receive */
 };
 
 static unsigned piece(size_t n)
@@ -58,12 +59,38 @@ static void prepare_recv(struct io_uring_sqe *sqe, const void *arg)
 {
     const struct transfer *t = arg;
     io_uring_prep_recv(sqe, t->fd, t->to, piece(t->n), 0);
+    if (t->poll_first)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+}
+
+/* A peer answers later than at once: the kernel need not look for its answer before it waits for it.
+ * But then a deadline may end that wait before anybody has looked; and of a socket set to O_NONBLOCK
+ * the kernel may neither look nor wait, but say -EAGAIN. */
+static ssize_t recv_later(struct duet__task *task, struct transfer t, duet_deadline by)
+{
+    int errno_before = errno;
+    t.poll_first = true;
+    ssize_t n = duet__io_run(task, t.fd, prepare_recv, &t, by);
+    if (n == -ETIME && (n = recv(t.fd, t.to, t.n, MSG_DONTWAIT)) < 0) {
+        errno = errno_before;
+        return -ETIME;
+    }
+    return n;
 }
 
 ssize_t duet__io_recv(struct duet__task *task, int fd, void *buf, size_t n, duet_deadline by)
 {
     const struct transfer t = {.fd = fd, .to = buf, .n = n};
-    return duet__io_run_when_ready(task, fd, POLLIN, prepare_recv, &t, by);
+    uint8_t *guess = duet__io_guess(task, fd);
+    bool later = (*guess & DUET__IO_EMPTIED) && by.ns > 0 && task->loop->ring.can_poll_first;
+    ssize_t got = later ? recv_later(task, t, by) : -EAGAIN;
+    if (got == -EAGAIN)
+        got = duet__io_run_when_ready(task, fd, POLLIN, prepare_recv, &t, by);
+    if (got == -ENOTSOCK)
+        *guess = 0;
+    else if (got >= 0)
+        *guess = DUET__IO_SOCKET | (got > 0 && (size_t)got < n ? DUET__IO_EMPTIED : 0);
+    return got;
 }
 
 static bool is_file(int fd)
@@ -120,6 +147,17 @@ static int check_places(int fd)
     return lseek(fd, 0, SEEK_CUR) < 0 ? (int)duet__io_plain(-1, errno_before) : 0;
 }
 
+static ssize_t read_on_ring(struct duet__task *task, const struct transfer *t, duet_deadline by)
+{
+    /* Of a socket, to receive is cheaper; but it may wait to receive nothing. */
+    if ((*duet__io_guess(task, t->fd) & DUET__IO_SOCKET) && t->at == AT_ITS_PLACE && t->n > 0) {
+        ssize_t n = duet__io_recv(task, t->fd, t->to, t->n, by);
+        if (n != -ENOTSOCK)
+            return n;
+    }
+    return duet__io_run_when_ready(task, t->fd, POLLIN, prepare_read, t, by);
+}
+
 static ssize_t read_some(const char *function, const struct transfer *t, duet_deadline by)
 {
     struct duet__task *task = duet__task_here();
@@ -131,8 +169,7 @@ static ssize_t read_some(const char *function, const struct transfer *t, duet_de
             return rc;
         by = DUET_NEVER; /* of files */
     }
-    return duet__told_io(task ? duet__io_run_when_ready(task, t->fd, POLLIN, prepare_read, t, by)
-                              : read_on_thread(t, by));
+    return duet__told_io(task ? read_on_ring(task, t, by) : read_on_thread(t, by));
 }
 
 ssize_t duet_read(int fd, void *buf, size_t n, duet_deadline by)
@@ -149,12 +186,37 @@ ssize_t duet_pread(int fd, void *buf, size_t n, off_t at, duet_deadline by)
     return read_some(__func__, &t, by);
 }
 
+/* As much as there is room for, without the ring; -EAGAIN: none, or the ring is better. */
+static ssize_t send_alone(struct duet__task *task, const struct transfer *t)
+{
+    if (!duet__io_is_alone(task))
+        return -EAGAIN;
+    int rc = duet__io_may_go_on(task, t->fd), errno_before = errno;
+    if (rc < 0)
+        return rc;
+    ssize_t n = send(t->fd, t->from, t->n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n >= 0)
+        duet__wait_unparked(&task->work.parker);
+    n = duet__io_plain(n, errno_before);
+    return n == -EINTR ? -EAGAIN : n;
+}
+
 /* A socket's peer that is gone is to be an error, not a signal; only send can say so. */
+static ssize_t send_on_ring(struct duet__task *task, const struct transfer *t, duet_deadline by)
+{
+    ssize_t n = send_alone(task, t);
+    if (n == -EAGAIN)
+        n = duet__io_run_when_ready(task, t->fd, POLLOUT, prepare_send, t, by);
+    if (n >= 0)
+        *duet__io_guess(task, t->fd) |= DUET__IO_SOCKET;
+    return n;
+}
+
 static ssize_t write_on_ring(struct duet__task *task, const struct transfer *t, bool *is_socket,
                              duet_deadline by)
 {
     if (*is_socket) {
-        int rc = duet__io_run_when_ready(task, t->fd, POLLOUT, prepare_send, t, by);
+        ssize_t rc = send_on_ring(task, t, by);
         if (rc != -ENOTSOCK)
             return rc;
         *is_socket = false;

@@ -47,6 +47,11 @@ static struct duet__list *in_flight(duet_loop *loop, int fd)
     return &loop->in_flight[(unsigned)fd % DUET__IO_LISTS];
 }
 
+uint8_t *duet__io_guess(struct duet__task *task, int fd)
+{
+    return &task->loop->guesses[(unsigned)fd % DUET__IO_GUESSES];
+}
+
 /* ---- On the ring ---- */
 
 /* Of the parker's own loop, whose thread this is, so the coroutine is made ready. */
@@ -182,6 +187,20 @@ int duet__io_run(struct duet__task *task, int fd, duet__io_prepare *prepare, con
             return -EBADF;
     } while (rc == 0 && was_cancelled(io.result)); /* a signal, of no meaning here */
     return was_cancelled(io.result) ? rc : io.result;
+}
+
+bool duet__io_is_alone(const struct duet__task *task)
+{
+    const duet_loop *loop = task->loop;
+    return !loop->ready.first && !duet__ring_has_entries(&loop->ring);
+}
+
+int duet__io_may_go_on(struct duet__task *task, int fd)
+{
+    struct duet__parker *parker = &task->work.parker;
+    if (duet__wait_is_cancelled(parker))
+        return duet__wait_failed(parker, -ECANCELED);
+    return is_closing(task->loop, fd) ? duet__wait_failed(parker, -EBADF) : 0;
 }
 
 static void prepare_poll(struct io_uring_sqe *sqe, const void *arg)

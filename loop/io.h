@@ -33,14 +33,30 @@ int duet__io_run_when_ready(struct duet__task *task, int fd, short events,
 /* By a thread or job: until one of the events has come: 0 and *ret_events (may be NULL), or as
  * every wait. fd < 0: only the checks with which a wait begins. */
 int duet__io_block(int fd, short events, duet_deadline by, short *ret_events);
-/* By a coroutine, of a socket: what there is, as soon as there is some; 0 is the end. */
+/* By a coroutine, of what the loop guesses to be a socket: what there is, as soon as there is some; 0
+ * is the end; -ENOTSOCK. */
 ssize_t duet__io_recv(struct duet__task *task, int fd, void *buf, size_t n, duet_deadline by);
 /* By a coroutine: ends what its loop has in flight on fd, and closes it. */
 int duet__io_close(struct duet__task *task, int fd);
+/* By a coroutine that would do at once, without the ring, what may be done so: does nobody else need
+ * the kernel? Then a plain call is cheaper; in company the ring is, which takes the operations of all
+ * in one call. */
+bool duet__io_is_alone(const struct duet__task *task);
+/* … and then: 0, or why not, as every operation begins. */
+int duet__io_may_go_on(struct duet__task *task, int fd);
 /* By a thread or job: -ECANCELED, or 0. */
 int duet__io_may_begin(void);
 /* By whoever finds again and again that what is ready is not: a moment. 0, or as every wait. */
 int duet__io_pause(duet_deadline by);
+
+/* What a loop guesses of a descriptor, by how it was last used there. No more than that, since by now
+ * the number may be another's, and more than one share a place: to guess wrong costs time, nothing
+ * else. */
+enum {
+    DUET__IO_SOCKET = 1,
+    DUET__IO_EMPTIED = 2, /* the last receive took all that there was */
+};
+uint8_t *duet__io_guess(struct duet__task *task, int fd);
 
 /* Tell ThreadSanitizer, which does not see what the ring does, that the kernel gives the number of
  * a descriptor out again only after its close. Of what the ring closes; of what it has opened, or

@@ -28,6 +28,7 @@ enum {
     DUET__STACK_CLASS_MOST = 30, /* 1 GiB */
     DUET__STACK_CLASSES = DUET__STACK_CLASS_MOST - DUET__STACK_CLASS_LEAST + 1,
     DUET__IO_LISTS = 256,
+    DUET__IO_GUESSES = 4096,
 };
 
 enum duet__guest_state {
@@ -94,6 +95,7 @@ struct duet_loop {
     bool looks; /* at the graph, and runs nothing else meanwhile */
     struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
     struct duet__list in_flight[DUET__IO_LISTS]; /* operations, by their descriptor */
+    uint8_t guesses[DUET__IO_GUESSES]; /* DUET__IO_…, likewise */
     struct duet__list closing; /* descriptors that are being closed */
     struct duet__list live; /* tasks started and not ended */
     size_t live_count, coroutine_count; /* the latter: of those, with a stack */

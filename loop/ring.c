@@ -51,6 +51,7 @@ enum {
     CQ_PER_SQ = 8, /* 256 and 2048: 52 KiB of locked memory, within a limit of 64 */
     FEATURES_NEEDED = IORING_FEAT_NODROP | IORING_FEAT_FAST_POLL | IORING_FEAT_EXT_ARG |
                       IORING_FEAT_SUBMIT_STABLE,
+    KNOWN_SINCE_5_19 = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_DEFER_TASKRUN,
 };
 
 /* ---- Opening: fewer flags until the kernel agrees ---- */
@@ -416,6 +417,7 @@ int duet__ring_open(struct duet__ring *ring, unsigned entries, int event_fd, con
         io_uring_queue_exit(&ring->uring);
         return rc;
     }
+    ring->can_poll_first = ring->uring.flags & KNOWN_SINCE_5_19;
     limit_workers(&ring->uring);
     return 0;
 }

@@ -24,6 +24,7 @@ struct duet__ring {
     bool watch_armed;
     bool flag_in_vain; /* the last poll or wait completed nothing: the kernel's flag may be stale */
     bool under_valgrind;
+    bool can_poll_first; /* constant: the kernel knows IORING_RECVSEND_POLL_FIRST */
 };
 
 /* event_fd: an eventfd that is written to whenever there is something for duet__ring_poll() to do,
@@ -37,6 +38,11 @@ void duet__ring_watch(struct duet__ring *ring, int fd);
  * submitted at the next poll or wait. NULL: the kernel takes no more before completions have been
  * collected. */
 struct io_uring_sqe *duet__ring_entry(struct duet__ring *ring);
+/* Has some been prepared that the kernel has not been told of? */
+static inline bool duet__ring_has_entries(const struct duet__ring *ring)
+{
+    return ring->uring.sq.sqe_head != ring->uring.sq.sqe_tail;
+}
 /* Submits what is prepared, completes what is done; does not wait. 0 or a negative errno. */
 int duet__ring_poll(struct duet__ring *ring);
 /* Likewise, but waits until something is done or timeout_ns (INT64_MAX: no limit, never ≤ 0) is

@@ -54,6 +54,8 @@ int duet_accept(int fd, struct sockaddr *addr, socklen_t *len, duet_deadline by)
     do /* a peer that has gone before it was accepted is not of interest */
         rc = duet__io_run_when_ready(task, fd, POLLIN, prepare_accept, &peer, by);
     while (rc == -ECONNABORTED);
+    if (rc >= 0)
+        *duet__io_guess(task, rc) = DUET__IO_SOCKET;
     return duet__told(duet__io_fd_taken(rc));
 }
 

@@ -67,9 +67,11 @@ static void check_ring(duet_loop *loop, int rc)
                          "io_uring_enter may be installed while a loop runs");
 }
 
+/* Without a wait. */
 static void complete(duet_loop *loop)
 {
-    check_ring(loop, duet__ring_poll(&loop->ring));
+    if (duet__ring_has_work(&loop->ring))
+        check_ring(loop, duet__ring_poll(&loop->ring));
 }
 
 static bool something_came(void *arg)
@@ -111,19 +113,29 @@ static void look_while_resting(duet_loop *loop)
     expire(loop);
 }
 
+/* What is prepared is submitted by the call that waits: a turn is one system call. */
+static void wait_on_ring(duet_loop *loop, int64_t by_ns, int64_t now_ns)
+{
+    if (by_ns > now_ns)
+        check_ring(loop, duet__ring_wait(&loop->ring,
+                                         by_ns == DUET__NEVER ? DUET__NEVER : by_ns - now_ns));
+    else /* timers that are always due keep no operation from its end */
+        complete(loop);
+}
+
 static void sleep_until(duet_loop *loop, int64_t by_ns)
 {
     /* Ended by a post (which signals, since it reads our mark), by a completion, by the nearest
      * timer; at shutdown by the post of the stop node. */
-    if (!duet__port_sleep(loop->port))
+    if (!duet__port_sleep(loop->port)) {
+        complete(loop); /* posts that never end keep no operation from its end either */
         return;
+    }
     int64_t start_ns = duet__clock_ns();
     bool rests = only_others_could(loop);
     if (rests)
         note_rest(loop);
-    if (by_ns > start_ns)
-        check_ring(loop, duet__ring_wait(&loop->ring,
-                                         by_ns == DUET__NEVER ? DUET__NEVER : by_ns - start_ns));
+    wait_on_ring(loop, by_ns, start_ns);
     if (rests) {
         look_while_resting(loop);
         note_rest(loop);
@@ -165,12 +177,20 @@ int64_t duet__loop_begin_rest(duet_loop *loop)
     return by_ns;
 }
 
-/* Nothing is ready: look a little, then sleep. */
+static bool has_ready(const duet_loop *loop)
+{
+    return loop->ready.first || loop->arrivals.first;
+}
+
+/* Nothing is ready: look a little, then sleep. Who looks has submitted before, so that there is
+ * something to look for. */
 static void rest(duet_loop *loop)
 {
     if (loop->config.spin_us > 0 && duet__cpu_count() > 1)
         loop->spin.budget_ns = loop->spin.limit_ns;
-    if (!duet__spin(&loop->spin, something_came, loop, nearest_ns(loop)))
+    if (loop->spin.budget_ns > 0)
+        complete(loop);
+    if (!has_ready(loop) && !duet__spin(&loop->spin, something_came, loop, nearest_ns(loop)))
         sleep_until(loop, duet__loop_begin_rest(loop));
 }
 
@@ -187,32 +207,31 @@ static void turn(duet_loop *loop)
     expire(loop);
     admit(loop);
     run_ready(loop);
-    if (duet__ring_has_work(&loop->ring))
-        complete(loop);
 }
 
 void duet__loop_turn_until_stopped(duet_loop *loop)
 {
     for (;;) {
         turn(loop);
-        if (!loop->ready.first && !loop->arrivals.first) {
-            if (duet__loop_try_end(loop))
-                return;
+        if (has_ready(loop))
+            complete(loop);
+        else if (duet__loop_try_end(loop))
+            return;
+        else
             rest(loop);
-        }
     }
 }
 
 void duet__loop_turn_once(duet_loop *loop)
 {
-    if (duet__ring_has_work(&loop->ring))
-        complete(loop);
+    complete(loop);
     turn(loop);
+    complete(loop);
 }
 
 bool duet__loop_has_more(duet_loop *loop)
 {
-    return loop->ready.first || loop->arrivals.first || something_came(loop);
+    return has_ready(loop) || something_came(loop);
 }
 
 void duet__loop_bury(duet_loop *loop)

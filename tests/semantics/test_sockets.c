@@ -722,6 +722,75 @@ thread_test(an_address_without_its_length_is_einval)
 
 #define in_scene(test) cmocka_unit_test_setup_teardown(test, open_scene, close_scene)
 
+/* ---- What a loop has learnt of a descriptor ---- */
+
+/* So that its loop knows fds[0] for a socket, and for one that was emptied. */
+static void talk(const int fds[2])
+{
+    char bytes[8];
+    for (int i = 0; i < 3; i++) {
+        must_equal(duet_write(fds[0], "ask", 3, SURELY), 3);
+        must_equal(read(fds[1], bytes, sizeof bytes), 3);
+        must_equal(write(fds[1], "say", 3), 3);
+        must_equal(duet_read(fds[0], bytes, sizeof bytes, SURELY), 3);
+    }
+}
+
+static void become_a_pipe(struct party *p)
+{
+    int fds[2], ends[2];
+    char bytes[8];
+    (void)p;
+    must_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    must_equal(pipe2(ends, O_CLOEXEC), 0);
+    talk(fds);
+    must_equal(dup3(ends[0], fds[0], O_CLOEXEC), fds[0]);
+    must_equal(write(ends[1], "pipe", 4), 4);
+    must_equal(duet_read(fds[0], bytes, sizeof bytes, SURELY), 4);
+    must_equal(memcmp(bytes, "pipe", 4), 0);
+    must_equal(dup3(ends[1], fds[0], O_CLOEXEC), fds[0]);
+    must_equal(duet_write(fds[0], "write", 5, SURELY), 5);
+    must_equal(duet_read(ends[0], bytes, sizeof bytes, SURELY), 5);
+    for (int i = 0; i < 2; i++) {
+        must_equal(close(fds[i]), 0);
+        must_equal(close(ends[i]), 0);
+    }
+}
+
+thread_test(a_number_that_was_a_socket_may_be_a_pipe)
+{
+    as_each_kind(become_a_pipe, NULL);
+}
+
+static void read_what_is_there(struct party *p)
+{
+    int fds[2];
+    char bytes[8];
+    (void)p;
+    for (int flags = 0; flags <= SOCK_NONBLOCK; flags += SOCK_NONBLOCK) {
+        must_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        must_equal(fcntl(fds[0], F_SETFL, flags ? O_NONBLOCK : 0), 0);
+        for (int i = 0; i < 4; i++) {
+            talk(fds);
+            must_equal(duet_read(fds[0], bytes, sizeof bytes, DUET_NOW), -ETIME);
+            must_equal(write(fds[1], "now", 3), 3);
+            must_equal(
+                duet_read(fds[0], bytes, sizeof bytes, i % 2 ? DUET_NOW : duet_ns(1 + 10000 * i)),
+                3);
+        }
+        must_equal(close(fds[1]), 0);
+        must_equal(duet_read(fds[0], bytes, sizeof bytes, SURELY), 0);
+        must_equal(duet_read(fds[0], bytes, 0, SURELY), 0);
+        must_equal(duet_close(fds[0]), 0);
+    }
+}
+
+/* io.h: DUET_NOW makes it a try; and a deadline that passes takes nothing away. */
+thread_test(what_is_there_is_read_though_its_socket_was_emptied_and_the_deadline_is_at_once)
+{
+    as_each_kind(read_what_is_there, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -738,6 +807,8 @@ int main(void)
         in_scene(what_cannot_be_sent_is_told_and_the_place_stays),
         in_scene(a_listener_may_be_closed_while_connections_come),
         in_scene(an_address_without_its_length_is_einval),
+        in_scene(a_number_that_was_a_socket_may_be_a_pipe),
+        in_scene(what_is_there_is_read_though_its_socket_was_emptied_and_the_deadline_is_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
