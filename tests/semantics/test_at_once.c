@@ -907,6 +907,41 @@ thread_test(a_coroutine_above_the_limit_is_refused_and_never_runs)
     run_with_max(2, start_above_the_limit, NULL);
 }
 
+#ifndef TEST_SANITIZED
+
+/* Without memory for its stack, which has no room in what this process may map. */
+static duet_result start_without_memory(void *arg)
+{
+    (void)arg;
+    struct counted c = {0};
+    struct rlimit before, little;
+    duet_opts opts = counting;
+    duet_result r;
+    opts.stack_size = (size_t)1 << 30;
+    must_equal(getrlimit(RLIMIT_AS, &before), 0);
+    little = before;
+    little.rlim_cur = (rlim_t)1 << 29;
+    must_equal(setrlimit(RLIMIT_AS, &little), 0);
+    must_equal(finish(duet_spawn_with(count_run, &c, &opts)).err, -ENOMEM);
+    must_count(&c, 0, 1);
+    must_equal(finish(duet_submit_with(duet_loop_self(), count_run, &c, &opts)).err, -ENOMEM);
+    must_count(&c, 0, 2);
+    must_equal(duet_call_with(duet_loop_self(), count_run, &c, &opts, SURELY, &r), 0);
+    must_equal(r.err, -ENOMEM);
+    must_count(&c, 0, 3);
+    must_equal(setrlimit(RLIMIT_AS, &before), 0);
+    must_equal(finish(duet_spawn_with(count_run, &c, &opts)).err, 0);
+    must_count(&c, 1, 4);
+    return duet_ok();
+}
+
+coroutine_test(without_memory_for_its_stack_it_is_refused_and_never_runs)
+{
+    return start_without_memory(NULL);
+}
+
+#endif
+
 static duet_result start_several_full(void *arg)
 {
     (void)arg;
@@ -2463,6 +2498,9 @@ int main(void)
         both(the_options_are_copied),
         both(it_has_the_stack_that_it_asks_for),
         both(a_coroutine_above_the_limit_is_refused_and_never_runs),
+#ifndef TEST_SANITIZED
+        both(without_memory_for_its_stack_it_is_refused_and_never_runs),
+#endif
         both(a_full_inbox_is_nothing_to_it),
         both(its_argument_is_dropped_once_after_its_end),
         both(its_result_is_dropped_once_unless_somebody_takes_it),
