@@ -1,7 +1,7 @@
-/* What base.h says of DUET_AT_ONCE: a coroutine that a coroutine of the same loop starts runs at once,
- * before the call that starts it returns, until it waits, yields or ends; elsewhere it has no effect.
- * Most tests run twice, the second time on loops with hooks, which must not change what happens. The
- * tests that fork come first, while this process has no threads. */
+/* What base.h says of DUET_AT_ONCE: a coroutine that a coroutine of the same loop starts runs at
+ * once, before the call that starts it returns, until it waits, yields or ends; elsewhere it has no
+ * effect. Most tests run twice, the second time on loops with hooks, which must not change what
+ * happens. The tests that fork come first, while this process has no threads. */
 #include "duet_test.h"
 #include "shared.h"
 
@@ -2016,8 +2016,8 @@ thread_test(others_of_the_loop_go_on)
 
 /* ---- Hooks ---- */
 
-/* All that is told of works with these names, in order: the first letter of the name, then S(pawned),
- * ( for a step that began, ) for its end, p(arked), . for its result; and a blank. */
+/* All that is told of works with these names, in order: the first letter of the name, then
+ * S(pawned), ( for a step that began, ) for its end, p(arked), . for its result; and a blank. */
 struct book {
     pthread_mutex_t mutex;
     char text[1024];
@@ -2254,8 +2254,8 @@ thread_test(a_hook_may_cancel_it_before_it_runs)
     must_be_told_of(&b, 'c', "S.");
 }
 
-/* The second time, every test of coroutines runs on loops with these hooks, which check each story as
- * it goes on: by the slot of its work. */
+/* The second time, every test of coroutines runs on loops with these hooks, which check each story
+ * as it goes on: by the slot of its work. */
 static _Thread_local uint64_t steps[DEPTH * 4]; /* those that go on here, from the outside */
 static _Thread_local int depth;
 static atomic_int spawned, settled;

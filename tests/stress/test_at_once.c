@@ -1,7 +1,7 @@
-/* Random trees of coroutines, started at once and as usual, that wait, yield, cancel and fail, from a
- * seed, against a model that counts: who was started at once by a coroutine of its loop has run when
- * the call returns, and nobody else has in between; each runs at most once, is dropped once, and has
- * the result that it returned. */
+/* Random trees of coroutines, started at once and as usual, that wait, yield, cancel and fail, from
+ * a seed, against a model that counts: who was started at once by a coroutine of its loop has run
+ * when the call returns, and nobody else has in between; each runs at most once, is dropped once,
+ * and has the result that it returned. */
 #include "duet_test.h"
 
 #include <duet/sync.h>

@@ -1,6 +1,6 @@
-/* What block.h says: blocks are kept for the next works, go from thread to thread, and the memory of a
- * burst is given back. The C library's functions are wrapped by the linker, to count what is asked of
- * it. The tests that fork come first, while this process has no threads. */
+/* What block.h says: blocks are kept for the next works, go from thread to thread, and the memory
+ * of a burst is given back. The C library's functions are wrapped by the linker, to count what is
+ * asked of it. The tests that need a process in which nothing was put back yet come first. */
 #include "block.h"
 #include "duet_test.h"
 
@@ -424,7 +424,7 @@ static void run_threads_in_a_row(int n, int each)
     }
 }
 
-/* What ended threads had is not lost: the next ones use it, so there is not more of it with each. */
+/* What ended threads had is not lost: the next ones use it, so it does not grow with each. */
 static void what_ended_threads_had_is_used_again(void **state)
 {
     (void)state;
