@@ -131,10 +131,17 @@ static bool keeps(void)
            pthread_setspecific(key, duet__shelves) == 0;
 }
 
+/* A batch of the depot's, for a thread that will be told of its end. */
+static struct duet__block *fetch_batch(unsigned shelf)
+{
+    struct depot *depot = &depots[shelf];
+    return duet__load_relaxed(&depot->count) > 0 && keeps() ? take_batch(depot) : NULL; /* a look */
+}
+
 void *duet__block_get_slowly(unsigned shelf, size_t size)
 {
     struct duet__shelf *mine = &duet__shelves[shelf];
-    struct duet__block *block = mine->batch ? mine->batch : take_batch(&depots[shelf]);
+    struct duet__block *block = mine->batch ? mine->batch : fetch_batch(shelf);
     if (!block)
         return duet__alloc(shelf ? duet__shelf_size(shelf) : size);
     mine->batch = NULL;

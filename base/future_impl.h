@@ -22,7 +22,8 @@ enum duet__future_state {
     DUET__FUTURE_TAKEN = 4, /* somebody took the value: no drop_result */
     DUET__FUTURE_REFUSED = 8, /* settled at birth: the work was never accepted */
     DUET__FUTURE_WATCHED = 16, /* it has waiters or a group, or had them */
-    DUET__FUTURE_REFERENCE = 32, /* the unit; the bits from here on count */
+    DUET__FUTURE_CALLS = 32, /* … a callback among them, or had one */
+    DUET__FUTURE_REFERENCE = 64, /* the unit; the bits from here on count */
 };
 
 /* What tells kinds of work apart. */

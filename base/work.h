@@ -42,6 +42,15 @@ static inline bool duet__work_claim(struct duet__work *work)
     duet__store_relaxed(&work->parker.word, word & ~(uint32_t)DUET__PARK_SLEEPING);
     return word & DUET__PARK_SLEEPING;
 }
+/* By who runs it, as it ends: does it settle, and is it let go of, without code of the user's? (But
+ * for a callback that is added just now, to a loop that has ended.) */
+static inline bool duet__work_ends_quietly(const struct duet__work *work, duet_result result)
+{
+    uint64_t word = duet__load_relaxed((_Atomic uint64_t *)&work->future.word); /* a look */
+    return result.err == 0 && !work->drop && !work->future.drop_result && !work->began_in &&
+           !work->parker.context && !duet__is_observed(&work->parker) &&
+           !(word & DUET__FUTURE_CALLS);
+}
 /* Once the last reference is gone: lets go of what it held; its block is to be freed. */
 void duet__work_fini(struct duet__work *work);
 /* The context in which the work of this future was started, or, if it has settled, which it had

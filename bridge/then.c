@@ -82,9 +82,10 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
     bool posted = true;
     if (!settled)
         duet__lock(&f->lock);
-    if (!settled && duet__future_watch(f))
+    if (!settled && duet__future_watch(f)) {
+        duet__or_relaxed(&f->word, DUET__FUTURE_CALLS); /* a mark; a look at it may come before */
         duet__list_append(&f->waiters, &then->waiter.link);
-    else
+    } else
         posted = duet__port_post(loop->port, &then->node);
     if (!settled)
         duet__unlock(&f->lock);

@@ -289,12 +289,18 @@ static void task_end(struct duet__task *task, duet_result result)
     duet__work_end(&task->work, result);
 }
 
-/* Whom the work that has ended on this stack goes back to: its starter, if it has not left. */
-static inline struct duet__co *ends_to(duet_loop *loop, struct duet__stack *stack)
+/* Whom the work that has ended on this stack goes back to: its starter, if it has not left and no code
+ * of the user's runs as it settles, for which the starter's stack may be too small. */
+static inline struct duet__co *ends_to(duet_loop *loop, struct duet__stack *stack,
+                                       const struct duet__task *task)
 {
     struct duet__task *starter = stack->starter;
     if (!starter)
         return &loop->scheduler;
+    if (!duet__work_ends_quietly(&task->work, loop->result)) {
+        stack->starter = NULL; /* who comes next all the same */
+        return &loop->scheduler;
+    }
     duet__run_queue_pop(&loop->ready); /* the starter */
     return &starter->stack->co;
 }
@@ -310,7 +316,7 @@ void duet__task_stack_main(void *arg)
         duet__check(!duet__is_foreign(loop->process),
                     "a child that was forked in a coroutine ends by exec or _exit");
         stack->work = NULL;
-        duet__co_switch(&stack->co, ends_to(loop, stack));
+        duet__co_switch(&stack->co, ends_to(loop, stack, task));
     }
 }
 
@@ -480,18 +486,19 @@ static void run_within(struct duet__task *starter, struct duet__task *task)
     int saved_errno = *loop->errno_here;
     if (!begin(loop, task))
         return;
+    struct duet__stack *stack = task->stack; /* there whatever happens: we come next */
     duet__run_queue_push_first(&loop->ready, &starter->node);
     check_stack(starter->stack);
-    task->stack->starter = starter;
+    stack->starter = starter;
     becomes_running(loop, task);
-    duet__co_switch(&starter->stack->co, &task->stack->co);
-    task->stack->starter = NULL; /* it is there in any case: if it has left, we came next */
-    if (!task->stack->work) {
-        check_stack(task->stack);
+    duet__co_switch(&starter->stack->co, &stack->co);
+    if (stack->starter && !stack->work) { /* else it has left, or the scheduler has cleaned up */
+        check_stack(stack);
         duet__here_set(duet__here_bare());
         coroutine_end(loop, task);
         becomes_running(loop, starter);
     }
+    stack->starter = NULL;
     *loop->errno_here = saved_errno;
 }
 

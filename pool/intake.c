@@ -2,7 +2,8 @@
  *
  * THE INTAKE has a lock of its own, after the pool's. It is open, by so many places as the queue
  * has left, only while each slot is taken by a job that runs or by a worker that is on its way to
- * look for one: then nobody has to be summoned, and a normal job is appended and that is all.
+ * look for one, and nobody waits for a place: then nobody has to be summoned, and a normal job is
+ * appended and that is all.
  *
  * WHO HAS BOTH LOCKS sees all: taking the second receives what has come, and letting it go says
  * anew whether the intake is open. Everybody takes both but workers, and who only counts. A worker
@@ -33,7 +34,8 @@ void duet__intake_lock(duet_pool *pool)
 void duet__intake_unlock(duet_pool *pool)
 {
     uint64_t taken = pool->stats.queued + pool->promised;
-    bool open = !pool->closing && duet__slots_are_taken(pool) && taken < pool->config.queue_max;
+    bool open = !pool->closing && duet__slots_are_taken(pool) && taken < pool->config.queue_max &&
+                duet__list_empty(&pool->room); /* a free place is theirs who wait for one */
     pool->intake.places = open ? pool->config.queue_max - (unsigned)taken : 0;
     duet__unlock(&pool->intake.lock);
 }

@@ -8,6 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
+enum {
+    TRIMS = 64, /* batches of each size that an idle worker gives back as it leaves */
+};
+
 /* ---- One job ---- */
 
 static DUET__COLD void tell_began(struct duet__job *job)
@@ -130,14 +134,6 @@ static void count_settled(struct duet__worker *worker)
     worker->settled = 0;
 }
 
-/* Does none of the user's own code run as it settles and is let go of? */
-static bool ends_quietly(const struct duet__job *job, duet_result result)
-{
-    const struct duet__work *work = &job->work;
-    return result.err == 0 && !work->drop && !work->future.drop_result && !work->began_in &&
-           !work->parker.context && !duet__is_observed(&work->parker);
-}
-
 /* Without the lock. Its end and the start of the next, which it returns, are mostly one step under
  * the lock; it settles after that, and is counted as settled in the step after that. So the next
  * one, which nobody else can take any more, waits for that: for a few instructions of ours. */
@@ -146,7 +142,7 @@ static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
     duet_pool *pool = worker->pool;
     struct duet__waiter *submitter;
     duet_result result = duet__job_call(job);
-    bool quiet = ends_quietly(job, result);
+    bool quiet = duet__work_ends_quietly(&job->work, result);
     duet__lock(&pool->lock);
     count_settled(worker);
     duet__job_ended(job, &worker->seat);
@@ -238,7 +234,7 @@ static void *worker_main(void *arg)
     work(&worker);
     duet__list_remove(&worker.seat.link);
     leave(pool);
-    while (duet__blocks_trim()) /* there was nothing to do for long */
+    for (int i = 0; i < TRIMS && duet__blocks_trim(); i++) /* there was nothing to do for long */
         ;
     return NULL;
 }

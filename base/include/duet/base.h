@@ -116,7 +116,8 @@ enum duet_when_full {
  * -EDEADLK. */
 #define DUET_SETTLER_HOLDS (1u << 4)
 /* Of a coroutine that a coroutine of the same loop starts: runs at once, before the call that
- * starts it returns, until it waits, yields or ends. Elsewhere it has no effect. */
+ * starts it returns, until it waits, yields or ends. Elsewhere it has no effect. To hooks, the
+ * starter's step ends where the other's begins, and another follows it. */
 #define DUET_AT_ONCE (1u << 5)
 
 /* For the *_with() forms; zero means default. */
