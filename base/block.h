@@ -35,7 +35,8 @@ struct duet__shelf {
 
 extern _Thread_local struct duet__shelf duet__shelves[DUET__SHELVES + 1];
 
-/* From which shelf blocks of this size come; 0: they are too large for any. */
+/* From which shelf blocks of this size come; 0: from none, since they are too large, or of a few
+ * bytes. */
 static inline unsigned duet__shelf_for(size_t size)
 {
     size_t shelf = (size + DUET__BLOCK_STEP / 2 - 1) / DUET__BLOCK_STEP;

@@ -154,5 +154,6 @@ int main(int argc, char **argv)
     bench_say("krps", rps / 1000);
     bench_say_quantiles("", latencies_us, answered < LATENCIES_MOST ? answered : LATENCIES_MOST);
     printf("requests %zu\n", answered);
+    free(peers);
     return 0;
 }

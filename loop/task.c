@@ -289,8 +289,8 @@ static void task_end(struct duet__task *task, duet_result result)
     duet__work_end(&task->work, result);
 }
 
-/* Whom the work that has ended on this stack goes back to: its starter, if it has not left and no code
- * of the user's runs as it settles, for which the starter's stack may be too small. */
+/* Whom the work that has ended on this stack goes back to: its starter, if it has not left and no
+ * code of the user's runs as it settles, for which the starter's stack may be too small. */
 static inline struct duet__co *ends_to(duet_loop *loop, struct duet__stack *stack,
                                        const struct duet__task *task)
 {

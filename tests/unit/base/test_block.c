@@ -88,14 +88,15 @@ static void must_be_signed(const void *memory, size_t size, unsigned char owner)
 }
 
 enum {
-    LARGEST = DUET__BLOCK_STEP * DUET__SHELVES,
+    SMALLEST = DUET__BLOCK_STEP / 2 + 1,
+    LARGEST = DUET__BLOCK_STEP * DUET__SHELVES + DUET__BLOCK_STEP / 2,
     MANY = 5000
 };
 
 /* Sizes at the edges of all shelves, and beyond. */
-static const size_t sizes[] = {1,   63,  64,  65,      127,         128, 129,  191,  192,  193,
-                               255, 256, 257, 319,     320,         321, 383,  384,  385,  447,
-                               448, 449, 511, LARGEST, LARGEST + 1, 600, 1000, 4096, 70000};
+static const size_t sizes[] = {SMALLEST, 63,  64,  65,      127,         128, 129,  191,  192,  193,
+                               255,      256, 257, 319,     320,         321, 383,  384,  385,  447,
+                               448,      449, 511, LARGEST, LARGEST + 1, 600, 1000, 4096, 70000};
 #define SIZES (sizeof sizes / sizeof sizes[0])
 
 static void *blocks[MANY];
@@ -219,8 +220,8 @@ static void nothing_is_kept_with_an_allocator_of_the_users(void **state)
 static void each_size_has_its_shelf(void **state)
 {
     (void)state;
-    for (size_t size = 1; size <= LARGEST; size++)
-        must_equal(duet__shelf_for(size), (size - 1) / DUET__BLOCK_STEP + 1);
+    for (size_t size = SMALLEST; size <= LARGEST; size++)
+        must_equal(duet__shelf_for(size), (size - SMALLEST) / DUET__BLOCK_STEP + 1);
     must_equal(duet__shelf_for(LARGEST), DUET__SHELVES);
     must_equal(duet__shelf_for(LARGEST + 1), 0);
     must_equal(duet__shelf_for(SIZE_MAX / 2), 0);
@@ -230,7 +231,7 @@ static void blocks_of_all_sizes_are_ones_own(void **state)
 {
     (void)state;
     use_all_sizes(300);
-    for (size_t size = 1; size <= LARGEST + 70; size++)
+    for (size_t size = SMALLEST; size <= LARGEST + 70; size++)
         get_and_put(size, 3);
 }
 
@@ -239,7 +240,8 @@ static void a_block_serves_all_sizes_of_its_shelf(void **state)
 {
     (void)state;
     for (size_t shelf = 1; shelf <= DUET__SHELVES; shelf++) {
-        const size_t large = shelf * DUET__BLOCK_STEP, small = large - DUET__BLOCK_STEP + 1;
+        const size_t large = duet__shelf_size((unsigned)shelf),
+                     small = large - DUET__BLOCK_STEP + 1;
         get_and_put(small, 500);
         get_and_put(large, 500);
         get_and_put(small, 500);
@@ -274,7 +276,7 @@ static void it_keeps_what_it_should(void **state)
 #ifdef TEST_KEEPS_NOTHING
     must_keep_nothing(held);
 #else
-    for (size_t size = 1; size <= LARGEST; size += DUET__BLOCK_STEP) {
+    for (size_t size = SMALLEST; size <= LARGEST; size += DUET__BLOCK_STEP) {
         get_and_put(size, 4);
         const long before = atomic_load(&taken), before_given = atomic_load(&given);
         for (int i = 0; i < 1000; i++)
@@ -325,7 +327,7 @@ static void what_is_kept_is_bounded(void **state)
     enum {
         BURST = 20000
     };
-    for (size_t size = 1; size <= LARGEST; size += DUET__BLOCK_STEP) {
+    for (size_t size = SMALLEST; size <= LARGEST; size += DUET__BLOCK_STEP) {
         (void)held_after(BURST, size);
         must(held_after(BURST, size) < 500); /* it is full, but for this thread's few */
         must(held_after(2 * BURST, size) < 500);
@@ -337,7 +339,7 @@ static void trimming_gives_back(void **state)
     (void)state;
     trim_all();
     const long before = held();
-    for (size_t size = 1; size <= LARGEST; size += DUET__BLOCK_STEP)
+    for (size_t size = SMALLEST; size <= LARGEST; size += DUET__BLOCK_STEP)
         (void)held_after(MANY, size);
     const long kept = held();
     const bool more = duet__blocks_trim();
@@ -521,7 +523,8 @@ static struct parcel *pack(struct trader *t)
     struct parcel *parcel = __real_malloc(sizeof *parcel);
     must(parcel != NULL);
     const uint64_t r = test_random(&t->random);
-    *parcel = (struct parcel){.size = r % 16 ? 1 + (r >> 8) % LARGEST : sizes[(r >> 8) % SIZES],
+    *parcel = (struct parcel){.size = r % 16 ? SMALLEST + (r >> 8) % (LARGEST - SMALLEST + 1)
+                                             : sizes[(r >> 8) % SIZES],
                               .owner = t->name};
     parcel->memory = get(parcel->size);
     sign(parcel->memory, parcel->size, t->name);
