@@ -22,7 +22,7 @@ static bool changed(void *arg)
     return duet__load_relaxed(look->word) != look->seen; /* a look; duet__park() acquires */
 }
 
-static _Thread_local struct duet__spin thread_spin = {.limit_ns = 10000};
+static _Thread_local struct duet__spin thread_spin = {.limit_ns = 30000};
 static _Thread_local struct duet__blocking *thread_blocking;
 
 void duet__blocking_set(struct duet__blocking *blocking)

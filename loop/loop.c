@@ -17,7 +17,7 @@ enum {
     RING_ENTRIES_MOST = 32768,
     INBOX_DEFAULT = 16384,
     INBOX_MOST = 1 << 30,
-    SPIN_ADAPTIVE_NS = 15000,
+    SPIN_ADAPTIVE_NS = 30000, /* one wake-up: else two who wake each other never meet */
     SPIN_US_MOST = 1000000,
     SLACK_US_DEFAULT = 1000,
     SLACK_US_MOST = 1000000,
