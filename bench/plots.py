@@ -17,6 +17,7 @@ def draw(directory, measured, scaled):
     """What there is to draw, if there is gnuplot."""
     if not shutil.which('gnuplot'):
         return
+    os.makedirs(directory, exist_ok=True)  # else gnuplot writes to the terminal
     measured = [result for result in measured if costs(result)]
     if measured:
         plot(overview(os.path.join(directory, 'bench.svg'), measured))

@@ -238,6 +238,7 @@ def main():
         print(summary(measured))
     write(arguments.json or os.path.join(arguments.build, 'bench.json'), known, options, measured, scaled)
     if measured:
+        os.makedirs(arguments.plots or arguments.build, exist_ok=True)
         with open(os.path.join(arguments.plots or arguments.build, 'bench.md'), 'w') as out:
             out.write(results.markdown(measured))
     plots.draw(arguments.plots or arguments.build, measured, scaled)
