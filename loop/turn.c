@@ -157,23 +157,24 @@ static int64_t timers_ns(const duet_loop *loop)
     return together_ns;
 }
 
+static int64_t earlier(int64_t a_ns, int64_t b_ns)
+{
+    return a_ns < b_ns ? a_ns : b_ns;
+}
+
 static int64_t nearest_ns(const duet_loop *loop)
 {
-    int64_t by_ns = timers_ns(loop);
-    int64_t join_ns = duet__loop_next_join_ns(loop);
-    return join_ns < by_ns ? join_ns : by_ns;
+    return earlier(timers_ns(loop), duet__loop_next_join_ns(loop));
 }
 
 int64_t duet__loop_begin_rest(duet_loop *loop)
 {
     int64_t by_ns = nearest_ns(loop);
-    bool more_to_trim = false;
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         if (loop->stacks[i].warm_count > 0)
-            more_to_trim |= duet__stacks_trim(&loop->stacks[i]);
-    more_to_trim |= duet__blocks_trim();
-    if (more_to_trim && by_ns > loop->now_ns + TRIM_EVERY_NS)
-        by_ns = loop->now_ns + TRIM_EVERY_NS;
+            by_ns = earlier(by_ns, duet__stacks_trim(&loop->stacks[i], loop->now_ns));
+    if (duet__blocks_trim())
+        by_ns = earlier(by_ns, loop->now_ns + TRIM_EVERY_NS);
     return by_ns;
 }
 

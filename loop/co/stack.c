@@ -19,10 +19,12 @@ enum {
     SLAB_LEAST = 16,
     SLAB_MOST = 1024,
     /* Warm reserve: so many free stacks keep their pages whatever happens; above the high-water
-     * mark of twice that, and above half of the peak in use, idle time gives pages back down to the
-     * reserve. */
+     * mark of twice that, idle time gives pages back down to the reserve, of those that nobody
+     * needed for UNNEEDED_NS: so a burst's stacks are kept for the next burst but not for ever. */
     WARM_RESERVE = 256,
     TRIM_BATCH = 64,
+    TRIM_EVERY_NS = 10000000,
+    UNNEEDED_NS = 1000000000,
     /* Neighbouring stacks begin at different cache lines of the top page: else the tops, a
      * multiple of the page apart, all fall into the same few lines of the first-level cache. */
     COLOUR_STEP = 64,
@@ -242,6 +244,12 @@ static struct duet__stack *fresh_stack(struct duet__stacks *stacks)
 
 /* ---- Reuse ---- */
 
+static inline void one_warm_less(struct duet__stacks *stacks)
+{
+    if (--stacks->warm_count < stacks->warm_least)
+        stacks->warm_least = stacks->warm_count;
+}
+
 static struct duet__stack *pop_warm(struct duet__stacks *stacks)
 {
     struct duet__stack *stack = stacks->warm_newest;
@@ -252,7 +260,7 @@ static struct duet__stack *pop_warm(struct duet__stacks *stacks)
         stack->older->newer = NULL;
     else
         stacks->warm_oldest = NULL;
-    stacks->warm_count--;
+    one_warm_less(stacks);
     return stack;
 }
 
@@ -281,11 +289,7 @@ struct duet__stack *duet__stacks_get(struct duet__stacks *stacks)
     struct duet__stack *stack = pop_warm(stacks);
     if (!stack)
         stack = pop_cold(stacks);
-    if (!stack)
-        stack = fresh_stack(stacks);
-    if (stack && ++stacks->used_count > stacks->used_peak)
-        stacks->used_peak = stacks->used_count;
-    return stack;
+    return stack ? stack : fresh_stack(stacks);
 }
 
 void duet__stacks_put(struct duet__stack *stack)
@@ -299,7 +303,6 @@ void duet__stacks_put(struct duet__stack *stack)
         stacks->warm_oldest = stack;
     stacks->warm_newest = stack;
     stacks->warm_count++;
-    stacks->used_count--;
 }
 
 static struct duet__stack *pop_oldest(struct duet__stacks *stacks)
@@ -310,7 +313,7 @@ static struct duet__stack *pop_oldest(struct duet__stacks *stacks)
         stack->newer->older = NULL;
     else
         stacks->warm_newest = NULL;
-    stacks->warm_count--;
+    one_warm_less(stacks);
     return stack;
 }
 
@@ -324,19 +327,29 @@ static void cool_oldest(struct duet__stacks *stacks)
     push_cold(stacks, slab, number);
 }
 
-bool duet__stacks_trim(struct duet__stacks *stacks)
+/* Once a second: the oldest of the list were not needed, as many as it never fell below. (As J.
+ * Bonwick and J. Adams find the working set of a depot, "Magazines and Vmem", USENIX 2001.) */
+static void find_unneeded(struct duet__stacks *stacks, int64_t now_ns)
 {
-    if (stacks->warm_count <= 2 * WARM_RESERVE)
-        return false;
-    /* The peak fades, so that a burst's stacks are kept for the next burst but not for ever. */
-    stacks->used_peak -= stacks->used_peak / 8;
-    if (stacks->used_peak < stacks->used_count)
-        stacks->used_peak = stacks->used_count;
-    if (stacks->used_count + stacks->warm_count <= stacks->used_peak)
-        return true;
-    for (int i = 0; i < TRIM_BATCH && stacks->warm_count > WARM_RESERVE; i++)
-        cool_oldest(stacks);
-    return stacks->warm_count > 2 * WARM_RESERVE;
+    stacks->unneeded = stacks->warm_least;
+    stacks->warm_least = stacks->warm_count;
+    stacks->looked_ns = now_ns;
+}
+
+int64_t duet__stacks_trim(struct duet__stacks *stacks, int64_t now_ns)
+{
+    if (stacks->warm_count <= 2 * WARM_RESERVE && stacks->unneeded == 0)
+        return INT64_MAX;
+    if (now_ns - stacks->looked_ns >= UNNEEDED_NS)
+        find_unneeded(stacks, now_ns);
+    for (int i = 0; i < TRIM_BATCH && stacks->unneeded > 0; i++) {
+        stacks->unneeded--;
+        if (stacks->warm_count > WARM_RESERVE)
+            cool_oldest(stacks);
+    }
+    if (stacks->unneeded > 0)
+        return now_ns + TRIM_EVERY_NS;
+    return stacks->warm_count > 2 * WARM_RESERVE ? stacks->looked_ns + UNNEEDED_NS : INT64_MAX;
 }
 
 void duet__stacks_fini(struct duet__stacks *stacks)

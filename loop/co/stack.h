@@ -43,7 +43,10 @@ struct duet__stacks {
     struct duet__slab *slabs;
     struct duet__slab *cold; /* those that have free stacks without pages */
     struct duet__stack *warm_newest, *warm_oldest; /* free, with their pages */
-    size_t warm_count, used_count, used_peak;
+    size_t warm_count;
+    size_t warm_least; /* the least since `looked_ns`: so many nobody needed */
+    size_t unneeded; /* of the oldest warm ones: their pages go back */
+    int64_t looked_ns;
     enum duet__guard guard; /* the best that still works */
 };
 
@@ -54,9 +57,10 @@ void duet__stacks_init(struct duet__stacks *stacks, size_t size, void (*entry)(v
 struct duet__stack *duet__stacks_get(struct duet__stacks *stacks);
 /* Back again, by the scheduler: nothing runs on it any more. */
 void duet__stacks_put(struct duet__stack *stack);
-/* In idle time: gives the pages of some stacks above the warm reserve back to the kernel. True:
- * there is more to give back. */
-bool duet__stacks_trim(struct duet__stacks *stacks);
+/* In idle time: gives the pages of some stacks above the warm reserve, which nobody has needed for a
+ * second, back to the kernel. Returns when it is to be called again; INT64_MAX: there is nothing
+ * more. */
+int64_t duet__stacks_trim(struct duet__stacks *stacks, int64_t now_ns);
 /* False: the work on it has run over its end. */
 bool duet__stack_canary_intact(const struct duet__stack *stack);
 static inline bool duet__stack_intact(const struct duet__stack *stack)

@@ -112,6 +112,57 @@ static int resident(char *low)
     return count;
 }
 
+static int64_t now_ns = 1000;
+
+/* All that nobody needs for a while. */
+static void trim(struct duet__stacks *stacks)
+{
+    int times = 0;
+    for (int64_t next; (next = duet__stacks_trim(stacks, now_ns)) != INT64_MAX; now_ns = next) {
+        must(times++ < 1000);
+        must(next > now_ns && next - now_ns <= 1000000000);
+    }
+}
+
+static void get_run_put(struct duet__stacks *stacks, struct duet__stack *all[], int n)
+{
+    for (int i = 0; i < n; i++) {
+        all[i] = duet__stacks_get(stacks);
+        run_on(all[i], touch_all);
+    }
+    for (int i = 0; i < n; i++)
+        duet__stacks_put(all[i]);
+}
+
+static void what_was_needed_within_a_second_keeps_its_pages(void **state)
+{
+    enum {
+        N = 1000,
+        FEW = 600
+    };
+    (void)state;
+    struct duet__stacks stacks;
+    struct duet__stack *all[N];
+    init(&stacks, 16384);
+    for (int burst = 0; burst < 5; burst++) {
+        get_run_put(&stacks, all, N);
+        for (int i = 0; i < 30; i++, now_ns += 10000000)
+            (void)duet__stacks_trim(&stacks, now_ns);
+        must_equal(stacks.warm_count, N);
+    }
+    for (int burst = 0; burst < 30; burst++) { /* smaller ones: the others go, and only they */
+        get_run_put(&stacks, all, FEW);
+        for (int i = 0; i < 30; i++, now_ns += 10000000)
+            (void)duet__stacks_trim(&stacks, now_ns);
+        must(stacks.warm_count >= FEW);
+    }
+    must_equal(stacks.warm_count, FEW);
+    trim(&stacks);
+    must_equal(stacks.warm_count, 256);
+    must_equal(duet__stacks_trim(&stacks, INT64_MAX), INT64_MAX);
+    duet__stacks_fini(&stacks);
+}
+
 static void idle_time_gives_memory_back_down_to_the_reserve(void **state)
 {
     enum {
@@ -133,9 +184,7 @@ static void idle_time_gives_memory_back_down_to_the_reserve(void **state)
     for (int i = 0; i < N; i++)
         duet__stacks_put(all[i]);
     must_equal(stacks.warm_count, N);
-    int turns = 0;
-    while (duet__stacks_trim(&stacks))
-        must(turns++ < 1000);
+    trim(&stacks);
     must(stacks.warm_count < N);
     must(stacks.warm_count >= 256);
     must_equal(resident(lows[0]), 0); /* the one that rested longest */
@@ -321,8 +370,7 @@ static void whose_pages_were_given_back_is_guarded_as_before(void **state)
             get_all(&stacks, all, N, (enum duet__guard)guard);
             for (int i = 0; i < N; i++)
                 duet__stacks_put(all[i]);
-            while (duet__stacks_trim(&stacks))
-                ;
+            trim(&stacks);
             must(stacks.cold != NULL);
         }
         duet__stacks_fini(&stacks);
@@ -374,6 +422,7 @@ int main(void)
         cmocka_unit_test(a_stack_has_the_size_asked_for_and_is_reused_last_in_first_out),
         cmocka_unit_test(two_stacks_never_overlap),
         cmocka_unit_test(idle_time_gives_memory_back_down_to_the_reserve),
+        cmocka_unit_test(what_was_needed_within_a_second_keeps_its_pages),
         cmocka_unit_test(running_into_the_guard_is_a_message_and_then_the_signal),
         cmocka_unit_test(a_handler_that_was_there_before_is_called_too),
         cmocka_unit_test(a_fault_elsewhere_is_just_the_signal),
