@@ -18,18 +18,24 @@
 
 enum {
     BATCH = 64, /* blocks */
-    DEPOT_MOST = 64, /* batches of each size */
-    DEPOT_KEPT = 4, /* likewise, while loops rest */
+    DEPOT_MOST = 1024, /* batches of each size: of tasks 20 MiB */
+    DEPOT_KEPT = 4, /* likewise, whatever nobody needs */
+    TRIM_MOST = 4, /* likewise, given back at once */
+    TRIM_EVERY_NS = 10000000,
+    UNNEEDED_NS = 1000000000,
 };
 
 bool duet__blocks_keep = KEEPS;
 _Thread_local struct duet__shelf duet__shelves[DUET__SHELVES + 1];
 
-/* Whole batches of one size. The lock guards all; `count` is read without it for a look. */
+/* Whole batches of one size. The lock guards all; the atomics are read without it for a look. */
 static struct depot {
     struct duet__lock lock;
     struct duet__block *first;
     _Atomic uint32_t count;
+    uint32_t least; /* the least count for a while: so many nobody needed */
+    uint32_t unneeded; /* … and go back */
+    _Atomic int64_t trim_ns; /* when it is looked at again */
 } depots[DUET__SHELVES + 1];
 
 /* ---- The depot ---- */
@@ -49,8 +55,11 @@ static struct duet__block *pop_batch(struct depot *depot)
     struct duet__block *batch = depot->first;
     if (!batch)
         return NULL;
+    uint32_t left = duet__load_relaxed(&depot->count) - 1;
     depot->first = batch->next_batch;
-    duet__store_relaxed(&depot->count, duet__load_relaxed(&depot->count) - 1);
+    duet__store_relaxed(&depot->count, left);
+    if (left < depot->least)
+        depot->least = left;
     return batch;
 }
 
@@ -82,17 +91,78 @@ static void give_batch(struct depot *depot, struct duet__block *batch)
         free_batch(batch);
 }
 
-bool duet__blocks_trim(void)
+static void free_batches(struct duet__block *batch)
 {
-    bool more = false;
+    while (batch) {
+        struct duet__block *next = batch->next_batch;
+        free_batch(batch);
+        batch = next;
+    }
+}
+
+/* Under the lock: up to `most`, chained. */
+static struct duet__block *pop_batches(struct depot *depot, uint32_t most)
+{
+    struct duet__block *all = NULL, *batch;
+    for (; most > 0 && duet__load_relaxed(&depot->count) > DEPOT_KEPT; most--) {
+        batch = pop_batch(depot);
+        batch->next_batch = all;
+        all = batch;
+    }
+    return all;
+}
+
+/* Under the lock, and it is time: how many go back now. */
+static uint32_t trim_now(struct depot *depot, int64_t now_ns)
+{
+    if (depot->unneeded == 0) { /* a new look */
+        depot->unneeded = depot->least > DEPOT_KEPT ? depot->least - DEPOT_KEPT : 0;
+        depot->least = duet__load_relaxed(&depot->count);
+    }
+    uint32_t most = depot->unneeded < TRIM_MOST ? depot->unneeded : TRIM_MOST;
+    depot->unneeded -= most;
+    duet__store_relaxed(&depot->trim_ns,
+                        now_ns + (depot->unneeded > 0 ? TRIM_EVERY_NS : UNNEEDED_NS));
+    return most;
+}
+
+static int64_t trim(struct depot *depot, int64_t now_ns)
+{
+    struct duet__block *batches = NULL;
+    if (duet__load_relaxed(&depot->count) <= DEPOT_KEPT) /* a look */
+        return INT64_MAX;
+    if (duet__load_relaxed(&depot->trim_ns) > now_ns) /* likewise */
+        return duet__load_relaxed(&depot->trim_ns);
+    duet__lock(&depot->lock);
+    if (duet__load_relaxed(&depot->trim_ns) <= now_ns)
+        batches = pop_batches(depot, trim_now(depot, now_ns));
+    duet__unlock(&depot->lock);
+    free_batches(batches);
+    if (duet__load_relaxed(&depot->count) <= DEPOT_KEPT)
+        return INT64_MAX;
+    return duet__load_relaxed(&depot->trim_ns);
+}
+
+int64_t duet__blocks_trim(int64_t now_ns)
+{
+    int64_t by_ns = INT64_MAX;
+    for (unsigned i = 1; i <= DUET__SHELVES; i++) {
+        int64_t depot_ns = trim(&depots[i], now_ns);
+        if (depot_ns < by_ns)
+            by_ns = depot_ns;
+    }
+    return by_ns;
+}
+
+void duet__blocks_give_back(void)
+{
     for (unsigned i = 1; i <= DUET__SHELVES; i++) {
         struct depot *depot = &depots[i];
-        if (duet__load_relaxed(&depot->count) <= DEPOT_KEPT) /* a look */
-            continue;
-        free_batch(take_batch(depot));
-        more |= duet__load_relaxed(&depot->count) > DEPOT_KEPT;
+        duet__lock(&depot->lock);
+        struct duet__block *batches = pop_batches(depot, DEPOT_MOST);
+        duet__unlock(&depot->lock);
+        free_batches(batches);
     }
-    return more;
 }
 
 /* What another thread held there is lost with it, but the lock is free. */

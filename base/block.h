@@ -4,7 +4,8 @@
  *
  * Each thread has a shelf for each size, with two batches at most; whole batches go to and come from
  * the depot that all threads share, so its lock is taken once in a batch. (J. Bonwick, J. Adams,
- * "Magazines and Vmem", USENIX 2001.) The depot is bounded, and shrinks while loops rest.
+ * "Magazines and Vmem", USENIX 2001.) The depot is bounded, and while loops rest it shrinks by what
+ * nobody has needed for a second: the least that was there in that time, as there.
  *
  * Nothing is kept where somebody wants to see each block: under AddressSanitizer, and with an
  * allocator of the user's. */
@@ -78,6 +79,9 @@ static inline void duet__block_put(unsigned shelf, void *memory)
 /* Tests only: false: none is kept. Set before the first block is put back. */
 extern bool duet__blocks_keep;
 
-/* In idle time: gives a batch of each size back, where the depot has more than a few. True: there
- * is more to give back. */
-bool duet__blocks_trim(void);
+/* In idle time: gives some batches of each size back that nobody has needed for a second, where the
+ * depot has more than a few. Returns when it is to be called again; INT64_MAX: there is nothing
+ * more. */
+int64_t duet__blocks_trim(int64_t now_ns);
+/* There was nothing to do for long: gives all but a few back. */
+void duet__blocks_give_back(void);

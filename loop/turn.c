@@ -10,7 +10,6 @@ enum {
     RUN_BUDGET = 64, /* nodes run in a turn, before timers and I/O are looked at again */
     ADMIT_BUDGET = 64, /* submissions admitted in a turn, so that a flood starves nobody */
     CROWD = 16, /* timers within one slack that are worth a wake-up together */
-    TRIM_EVERY_NS = 10000000,
 };
 
 /* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
@@ -173,9 +172,7 @@ int64_t duet__loop_begin_rest(duet_loop *loop)
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         if (loop->stacks[i].warm_count > 0)
             by_ns = earlier(by_ns, duet__stacks_trim(&loop->stacks[i], loop->now_ns));
-    if (duet__blocks_trim())
-        by_ns = earlier(by_ns, loop->now_ns + TRIM_EVERY_NS);
-    return by_ns;
+    return earlier(by_ns, duet__blocks_trim(loop->now_ns));
 }
 
 static bool has_ready(const duet_loop *loop)

@@ -8,10 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    TRIMS = 64, /* batches of each size that an idle worker gives back as it leaves */
-};
-
 /* ---- One job ---- */
 
 static DUET__COLD void tell_began(struct duet__job *job)
@@ -234,8 +230,7 @@ static void *worker_main(void *arg)
     work(&worker);
     duet__list_remove(&worker.seat.link);
     leave(pool);
-    for (int i = 0; i < TRIMS && duet__blocks_trim(); i++) /* there was nothing to do for long */
-        ;
+    duet__blocks_give_back(); /* there was nothing to do for long */
     return NULL;
 }
 

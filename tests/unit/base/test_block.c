@@ -122,10 +122,16 @@ static void use_all_sizes(int n)
     }
 }
 
+static int64_t now_ns = 1000;
+
+/* All that nobody needs for a while. */
 static void trim_all(void)
 {
-    for (duet_deadline by = SURELY; duet__blocks_trim();)
-        must(duet_now_ns() < by.ns);
+    int times = 0;
+    for (int64_t next; (next = duet__blocks_trim(now_ns)) != INT64_MAX; now_ns = next) {
+        must(times++ < 100000);
+        must(next > now_ns);
+    }
 }
 
 /* Runs it in a child process, where nothing was put back yet; true: it ends well. */
@@ -161,7 +167,7 @@ static void must_keep_nothing(long (*held_now)(void))
             must_equal(held_now(), before + k - 1);
         }
     }
-    must(!duet__blocks_trim());
+    must_equal(duet__blocks_trim(now_ns), INT64_MAX);
 }
 
 static void keep_nothing(void)
@@ -325,7 +331,7 @@ static void what_is_kept_is_bounded(void **state)
 {
     (void)state;
     enum {
-        BURST = 20000
+        BURST = 80000
     };
     for (size_t size = SMALLEST; size <= LARGEST; size += DUET__BLOCK_STEP) {
         (void)held_after(BURST, size);
@@ -342,18 +348,20 @@ static void trimming_gives_back(void **state)
     for (size_t size = SMALLEST; size <= LARGEST; size += DUET__BLOCK_STEP)
         (void)held_after(MANY, size);
     const long kept = held();
-    const bool more = duet__blocks_trim();
+    const bool more = duet__blocks_trim(now_ns += 1000000000) != INT64_MAX;
 #ifdef TEST_KEEPS_NOTHING
     must(!more);
     must_equal(kept, before);
 #else
     must(more);
+    must_equal(held(), kept); /* it was needed within this second */
+    must(duet__blocks_trim(now_ns += 1000000000) != INT64_MAX);
     must(held() < kept);
     must(held() > before); /* not all of it at one time */
 #endif
     trim_all();
     const long few = held();
-    must(!duet__blocks_trim()); /* and no further */
+    must_equal(duet__blocks_trim(INT64_MAX / 2), INT64_MAX); /* and no further */
     must_equal(held(), few);
     must(few <= kept);
     use_all_sizes(300);
@@ -541,7 +549,7 @@ static void *trade(void *arg)
         /* What is written in the block and the parcel is handed over with the pointer. */
         unpack(t, atomic_exchange(&market[r % PLACES], r & 64 ? pack(t) : NULL));
         if ((r >> 16) % 256 == 0)
-            (void)duet__blocks_trim();
+            (void)duet__blocks_trim(duet_now_ns());
         if ((r >> 24) % 512 == 0) { /* a burst of its own */
             void *burst[300];
             for (int k = 0; k < 300; k++)
