@@ -2,11 +2,11 @@
 #include "alloc.h"
 
 #include <errno.h>
+#include <string.h>
 
 enum {
     ARITY = 4,
-    ROOM_LEAST = 64,
-    IN_CACHE = 65536, /* entries: 1 MiB */
+    IN_CACHE = 65536, /* entries: 1.5 MiB */
 };
 
 static size_t parent_of(size_t place)
@@ -22,7 +22,7 @@ static size_t first_child_of(size_t place)
 static void put(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
 {
     heap->entries[place] = entry;
-    entry.timer->place = place;
+    heap->places[entry.number] = (uint32_t)place;
 }
 
 static void sift_up(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
@@ -66,38 +66,54 @@ static void sift_down(struct duet__heap *heap, size_t place, struct duet__heap_e
     put(heap, place, entry);
 }
 
-int duet__heap_reserve(struct duet__heap *heap, size_t count)
+/* Only what is there is copied: of room that was never needed, no page is touched. */
+int duet__heap_reserve(struct duet__heap *heap, uint32_t count)
 {
     if (count <= heap->room)
         return 0;
-    size_t room = heap->room ? heap->room * 2 : ROOM_LEAST;
-    while (room < count)
-        room *= 2;
-    struct duet__heap_entry *entries =
-        duet__alloc_resize(heap->entries, (room + 1) * sizeof *entries);
-    if (!entries)
+    struct duet__heap_entry *entries = duet__alloc(((size_t)count + 1) * sizeof *entries);
+    uint32_t *places = duet__alloc(((size_t)count + 1) * sizeof *places);
+    if (!entries || !places) {
+        duet__free(entries);
+        duet__free(places);
         return -ENOMEM;
+    }
+    if (heap->count > 0)
+        memcpy(&entries[1], &heap->entries[1], heap->count * sizeof *entries);
+    for (uint32_t i = 1; i <= heap->count; i++)
+        places[entries[i].number] = i;
+    duet__free(heap->entries);
+    duet__free(heap->places);
     heap->entries = entries;
-    heap->room = room;
+    heap->places = places;
+    heap->room = count;
     return 0;
 }
 
-void duet__heap_add(struct duet__heap *heap, struct duet__timer *timer, int64_t when_ns)
+void duet__heap_add(struct duet__heap *heap, struct duet__heap_entry entry)
 {
-    sift_up(heap, ++heap->count, (struct duet__heap_entry){when_ns, timer});
+    sift_up(heap, ++heap->count, entry);
 }
 
-void duet__heap_remove(struct duet__heap *heap, struct duet__timer *timer)
+void duet__heap_remove(struct duet__heap *heap, uint32_t number)
 {
-    size_t place = timer->place;
+    size_t place = heap->places[number];
     struct duet__heap_entry last = heap->entries[heap->count--];
-    timer->place = 0;
-    if (last.timer == timer)
+    if (last.number == number)
         return;
     if (place > 1 && last.when_ns < heap->entries[parent_of(place)].when_ns)
         sift_up(heap, place, last);
     else
         sift_down(heap, place, last);
+}
+
+struct duet__heap_entry duet__heap_pop(struct duet__heap *heap)
+{
+    struct duet__heap_entry nearest = heap->entries[1];
+    struct duet__heap_entry last = heap->entries[heap->count--];
+    if (heap->count > 0)
+        sift_down(heap, 1, last);
+    return nearest;
 }
 
 static size_t count_below(const struct duet__heap *heap, size_t place, int64_t when_ns, size_t most)
@@ -118,6 +134,6 @@ size_t duet__heap_count_until(const struct duet__heap *heap, int64_t when_ns, si
 void duet__heap_fini(struct duet__heap *heap)
 {
     duet__free(heap->entries);
-    heap->entries = NULL;
-    heap->count = heap->room = 0;
+    duet__free(heap->places);
+    *heap = (struct duet__heap){.entries = NULL};
 }

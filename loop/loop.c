@@ -313,7 +313,7 @@ static void spin_init(duet_loop *loop)
 /* By who claimed it, who holds a reference: the end, and everybody may know. */
 static void end(duet_loop *loop, int rc)
 {
-    duet__heap_fini(&loop->timers);
+    duet__timers_fini(&loop->timers);
     duet__future_settle(&loop->end, rc < 0 ? duet_err(rc) : duet_ok(), 0);
 }
 

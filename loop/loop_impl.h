@@ -3,11 +3,11 @@
 #include "co/stack.h"
 #include "future_impl.h"
 #include "glance.h"
-#include "heap.h"
 #include "port.h"
 #include "ring.h"
 #include "spin.h"
 #include "task.h"
+#include "timers.h"
 
 #include <duet/loop.h>
 #include <pthread.h>
@@ -85,7 +85,7 @@ struct duet_loop {
     duet_result result; /* what the coroutine came to that has just ended */
     struct duet__run_queue ready;
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
-    struct duet__heap timers;
+    struct duet__timers timers;
     int64_t expired_ns; /* the turn in which the last of them were due */
     size_t joined; /* sleeping coroutines whose waits have joined it */
     /* Odd while the loop sleeps and only other threads could give it anything to do: all that

@@ -6,6 +6,9 @@
 
 enum {
     JOINS_A_TURN = 256,
+    FEW = 2, /* due timers whose fetching does not pay */
+    LINE = 64,
+    FRAMES = 256, /* bytes of a stack: what it goes on with at first */
 };
 
 static struct duet__task *task_of_parker(struct duet__parker *parker)
@@ -17,6 +20,14 @@ static struct duet__task *task_of_node(struct duet__node *node)
 {
     return duet__container(node, struct duet__task, node);
 }
+
+static struct duet__task *task_of_timer(struct duet__timer *timer)
+{
+    return duet__container(timer, struct duet__task, timer);
+}
+
+/* Of one that has started. */
+static bool has_stack(const struct duet__task *task);
 
 /* ---- Sleeping and waking ---- */
 
@@ -78,7 +89,7 @@ static void look_again_at(struct duet__task *task, struct duet__wait *wait)
 {
     int64_t look_ns = duet__wait_look_ns(wait);
     if (look_ns != DUET__NEVER)
-        duet__heap_add(&task->loop->timers, &task->timer, look_ns);
+        duet__timers_add(&task->loop->timers, &task->timer, look_ns);
 }
 
 static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
@@ -89,7 +100,7 @@ static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asle
     if (!duet__cas_release(&parker->word, &seen, asleep))
         return;
     if (by_ns != DUET__NEVER) /* room was reserved at the start */
-        duet__heap_add(&task->loop->timers, &task->timer, by_ns);
+        duet__timers_add(&task->loop->timers, &task->timer, by_ns);
     struct duet__wait *wait = parker->wait;
     bool young = wait && !wait->joined && wait->ops->may_end;
     if (young) {
@@ -107,7 +118,7 @@ static void task_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asle
     else if (young)
         duet__list_remove(&wait->link);
     if (task->timer.place)
-        duet__heap_remove(&task->loop->timers, &task->timer);
+        duet__timers_remove(&task->loop->timers, &task->timer);
 }
 
 /* In the order in which they fell asleep. Not too many at once, so that the loop turns; a joined
@@ -190,21 +201,9 @@ static const struct duet__parker_ops task_parker_ops = {
     .now_ns = task_now,
 };
 
-/* It has perhaps slept for long: what it will need in a moment comes into the cache meanwhile. */
-static void fetch(const struct duet__task *task)
+static void timer_due(struct duet__timer *timer)
 {
-    __builtin_prefetch(&task->work.future, 1);
-    __builtin_prefetch(&task->work.future.waiters, 1);
-    __builtin_prefetch(&task->node, 1);
-    __builtin_prefetch(&task->at_ns);
-    __builtin_prefetch(task->live.next, 1);
-    __builtin_prefetch(task->live.prev, 1);
-}
-
-void duet__task_timer_due(struct duet__timer *timer)
-{
-    struct duet__task *task = duet__container(timer, struct duet__task, timer);
-    fetch(task);
+    struct duet__task *task = task_of_timer(timer);
     struct duet__wait *wait = task->work.parker.wait;
     if (wait && wait->by_ns == DUET__NEVER) { /* it is not its deadline */
         task->loop->looks = true;
@@ -216,6 +215,56 @@ void duet__task_timer_due(struct duet__timer *timer)
     /* If somebody else has cleared SLEEPING, the node is already on its way. */
     if (duet__park_claim(&task->work.parker))
         duet__loop_ready(task->loop, &task->node);
+}
+
+/* What has perhaps slept for long comes into the cache in passes: each touches what the pass before
+ * has fetched, and fetches more, of all of them at once. A pass of its own for each step, since they
+ * overlap only where nothing is between them. */
+static inline void fetch_lines(const void *what, size_t size)
+{
+    for (size_t at = 0; at < size; at += LINE)
+        __builtin_prefetch((const char *)what + at, 1);
+    __builtin_prefetch((const char *)what + size - 1, 1);
+}
+
+static void fetch_tasks(struct duet__timer *const due[], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct duet__task *task = task_of_timer(due[i]);
+        fetch_lines(task, sizeof *task);
+    }
+}
+
+static void fetch_stacks(struct duet__timer *const due[], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct duet__task *task = task_of_timer(due[i]);
+        __builtin_prefetch(task->live.next, 1);
+        __builtin_prefetch(task->live.prev, 1);
+        if (has_stack(task))
+            fetch_lines(task->stack, sizeof *task->stack);
+    }
+}
+
+static void fetch_frames(struct duet__timer *const due[], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct duet__task *task = task_of_timer(due[i]);
+        if (!has_stack(task))
+            continue;
+        fetch_lines(task->stack->co.at.sp, FRAMES);
+    }
+}
+
+void duet__tasks_due(struct duet__timer *const due[], size_t count)
+{
+    if (count > FEW) {
+        fetch_tasks(due, count);
+        fetch_stacks(due, count);
+        fetch_frames(due, count);
+    }
+    for (size_t i = 0; i < count; i++)
+        timer_due(due[i]);
 }
 
 struct duet__task *duet__task_here(void)
@@ -264,6 +313,11 @@ static const struct duet__future_ops callback_ops = {.kind = "callback",
                                                      .cancel = duet__work_cancel,
                                                      .release = task_release,
                                                      .since = task_since};
+
+static bool has_stack(const struct duet__task *task)
+{
+    return task->work.future.ops == &coroutine_ops;
+}
 
 bool duet__task_is_of_loop(const duet_future *work, const void *loop)
 {
@@ -391,7 +445,7 @@ static int may_start(duet_loop *loop, struct duet__task *task)
 {
     if (loop->stopping || duet__park_cancelled(&task->work.parker))
         return -ECANCELED;
-    return duet__heap_reserve(&loop->timers, loop->live_count + 1);
+    return duet__timers_reserve(&loop->timers, loop->live_count + 1);
 }
 
 static int take_stack(duet_loop *loop, struct duet__task *task)
@@ -545,7 +599,7 @@ static void moment_due(struct duet__node *node, void *consumer)
     duet_loop *loop = consumer;
     struct duet__task *task = task_of_node(node);
     if (task->timer.place)
-        duet__heap_remove(&loop->timers, &task->timer);
+        duet__timers_remove(&loop->timers, &task->timer);
     duet_result result = duet_err(-ECANCELED);
     if (!duet__park_cancelled(&task->work.parker)) {
         call_at_its_moment(loop, task);
@@ -574,7 +628,7 @@ static void moment_arrive(struct duet__node *node, void *consumer)
     /* Publishes that the task has started and its node is free to be queued. Pairs with the
      * acquire of who clears SLEEPING. */
     if (rc == 0 && duet__cas_release(&task->work.parker.word, &awake, DUET__PARK_SLEEPING))
-        duet__heap_add(&loop->timers, &task->timer, task->at_ns);
+        duet__timers_add(&loop->timers, &task->timer, task->at_ns);
     else if (rc == 0) /* cancelled just now */
         task_end(task, duet_err(-ECANCELED));
     else

@@ -2,8 +2,8 @@
  * moment: a task that is born asleep until then. */
 #pragma once
 #include "co/stack.h"
-#include "heap.h"
 #include "mpsc.h"
+#include "timers.h"
 #include "work.h"
 
 #include <duet/loop.h>
@@ -43,7 +43,7 @@ void duet__task_ready(struct duet__task *task, const duet_opts *opts);
 struct duet__task *duet__task_here(void);
 /* Is this a coroutine of this loop? */
 bool duet__task_is_of_loop(const duet_future *work, const void *loop);
-/* A timer of this loop is due. */
-void duet__task_timer_due(struct duet__timer *timer);
+/* These timers of a loop are due. */
+void duet__tasks_due(struct duet__timer *const due[], size_t count);
 /* The body of every stack: one task after another. */
 void duet__task_stack_main(void *stack);

@@ -9,6 +9,7 @@
 enum {
     RUN_BUDGET = 64, /* nodes run in a turn, before timers and I/O are looked at again */
     ADMIT_BUDGET = 64, /* submissions admitted in a turn, so that a flood starves nobody */
+    DUE_BATCH = 32, /* timers taken at once */
     CROWD = 16, /* timers within one slack that are worth a wake-up together */
 };
 
@@ -23,13 +24,19 @@ static void receive(duet_loop *loop)
     }
 }
 
-static void expire(duet_loop *loop)
+/* The nearest ones, up to `most`: no more than run in a turn, so that what was fetched for them is
+ * still in the cache then. */
+static void expire(duet_loop *loop, size_t most)
 {
-    struct duet__timer *timer;
-    if (duet__heap_nearest_ns(&loop->timers) <= loop->now_ns)
-        loop->expired_ns = loop->now_ns;
-    while ((timer = duet__heap_due(&loop->timers, loop->now_ns)) != NULL)
-        duet__task_timer_due(timer);
+    struct duet__timer *due[DUE_BATCH];
+    size_t count = DUE_BATCH;
+    for (; most > 0 && count == DUE_BATCH; most -= count) {
+        count =
+            duet__timers_due(&loop->timers, loop->now_ns, due, most < DUE_BATCH ? most : DUE_BATCH);
+        if (count > 0)
+            loop->expired_ns = loop->now_ns;
+        duet__tasks_due(due, count);
+    }
     duet__loop_join_waits(loop);
 }
 
@@ -109,7 +116,7 @@ static void look_while_resting(duet_loop *loop)
     if (duet__port_has_nodes(loop->port))
         return;
     loop->now_ns = duet__clock_ns();
-    expire(loop);
+    expire(loop, SIZE_MAX);
 }
 
 /* What is prepared is submitted by the call that waits: a turn is one system call. */
@@ -146,12 +153,12 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
 
 /* When it wakes for its timers: a wake-up costs more than a dozen of them. So where they crowd, those
  * that come within the slack after the last ones fire together; one that comes alone is punctual. */
-static int64_t timers_ns(const duet_loop *loop)
+static int64_t timers_ns(duet_loop *loop)
 {
-    int64_t nearest_ns = duet__heap_nearest_ns(&loop->timers);
+    int64_t nearest_ns = duet__timers_nearest_ns(&loop->timers);
     int64_t together_ns = loop->expired_ns + loop->config.timer_slack_us * INT64_C(1000);
     if (nearest_ns >= together_ns || nearest_ns <= loop->now_ns ||
-        duet__heap_count_until(&loop->timers, together_ns, CROWD) < CROWD)
+        duet__timers_count_until(&loop->timers, together_ns, CROWD) < CROWD)
         return nearest_ns;
     return together_ns;
 }
@@ -161,7 +168,7 @@ static int64_t earlier(int64_t a_ns, int64_t b_ns)
     return a_ns < b_ns ? a_ns : b_ns;
 }
 
-static int64_t nearest_ns(const duet_loop *loop)
+static int64_t nearest_ns(duet_loop *loop)
 {
     return earlier(timers_ns(loop), duet__loop_next_join_ns(loop));
 }
@@ -175,9 +182,11 @@ int64_t duet__loop_begin_rest(duet_loop *loop)
     return earlier(by_ns, duet__blocks_trim(loop->now_ns));
 }
 
+/* Ready, or due: more than a turn takes. */
 static bool has_ready(const duet_loop *loop)
 {
-    return loop->ready.first || loop->arrivals.first;
+    return loop->ready.first || loop->arrivals.first ||
+           duet__timers_nearest_ns(&loop->timers) <= loop->now_ns;
 }
 
 /* Nothing is ready: look a little, then sleep. Who looks has submitted before, so that there is
@@ -202,7 +211,7 @@ static void turn(duet_loop *loop)
 {
     loop->now_ns = duet__clock_ns();
     receive(loop);
-    expire(loop);
+    expire(loop, RUN_BUDGET);
     admit(loop);
     run_ready(loop);
 }
