@@ -19,16 +19,16 @@ static size_t first_child_of(size_t place)
     return (place - 1) * ARITY + 2;
 }
 
-static void put(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
+static inline void put(struct duet__heap *heap, size_t place, const struct duet__heap_entry *entry)
 {
-    heap->entries[place] = entry;
-    heap->places[entry.number] = (uint32_t)place;
+    heap->entries[place] = *entry;
+    heap->places[entry->number] = (uint32_t)place;
 }
 
-static void sift_up(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
+static void sift_up(struct duet__heap *heap, size_t place, const struct duet__heap_entry *entry)
 {
-    while (place > 1 && entry.when_ns < heap->entries[parent_of(place)].when_ns) {
-        put(heap, place, heap->entries[parent_of(place)]);
+    while (place > 1 && entry->when_ns < heap->entries[parent_of(place)].when_ns) {
+        put(heap, place, &heap->entries[parent_of(place)]);
         place = parent_of(place);
     }
     put(heap, place, entry);
@@ -54,13 +54,13 @@ static size_t least_child(const struct duet__heap *heap, size_t child)
     return least;
 }
 
-static void sift_down(struct duet__heap *heap, size_t place, struct duet__heap_entry entry)
+static void sift_down(struct duet__heap *heap, size_t place, const struct duet__heap_entry *entry)
 {
     for (size_t child; (child = first_child_of(place)) <= heap->count;) {
         size_t least = least_child(heap, child);
-        if (entry.when_ns <= heap->entries[least].when_ns)
+        if (entry->when_ns <= heap->entries[least].when_ns)
             break;
-        put(heap, place, heap->entries[least]);
+        put(heap, place, &heap->entries[least]);
         place = least;
     }
     put(heap, place, entry);
@@ -90,30 +90,35 @@ int duet__heap_reserve(struct duet__heap *heap, uint32_t count)
     return 0;
 }
 
-void duet__heap_add(struct duet__heap *heap, struct duet__heap_entry entry)
+void duet__heap_add(struct duet__heap *heap, uint32_t number, int64_t when_ns, void *what)
 {
-    sift_up(heap, ++heap->count, entry);
+    size_t place = ++heap->count;
+    struct duet__heap_entry *entries = heap->entries;
+    for (; place > 1 && when_ns < entries[parent_of(place)].when_ns; place = parent_of(place))
+        put(heap, place, &entries[parent_of(place)]);
+    entries[place].when_ns = when_ns;
+    entries[place].what = what;
+    entries[place].number = number;
+    heap->places[number] = (uint32_t)place;
 }
 
 void duet__heap_remove(struct duet__heap *heap, uint32_t number)
 {
     size_t place = heap->places[number];
-    struct duet__heap_entry last = heap->entries[heap->count--];
-    if (last.number == number)
+    const struct duet__heap_entry *last = &heap->entries[heap->count--];
+    if (last->number == number)
         return;
-    if (place > 1 && last.when_ns < heap->entries[parent_of(place)].when_ns)
+    if (place > 1 && last->when_ns < heap->entries[parent_of(place)].when_ns)
         sift_up(heap, place, last);
     else
         sift_down(heap, place, last);
 }
 
-struct duet__heap_entry duet__heap_pop(struct duet__heap *heap)
+void duet__heap_pop(struct duet__heap *heap)
 {
-    struct duet__heap_entry nearest = heap->entries[1];
-    struct duet__heap_entry last = heap->entries[heap->count--];
+    const struct duet__heap_entry *last = &heap->entries[heap->count--];
     if (heap->count > 0)
         sift_down(heap, 1, last);
-    return nearest;
 }
 
 static size_t count_below(const struct duet__heap *heap, size_t place, int64_t when_ns, size_t most)

@@ -23,10 +23,10 @@ struct duet__heap {
 
 /* Room for the numbers 1…count. 0 or -ENOMEM. */
 int duet__heap_reserve(struct duet__heap *heap, uint32_t count);
-void duet__heap_add(struct duet__heap *heap, struct duet__heap_entry entry);
+void duet__heap_add(struct duet__heap *heap, uint32_t number, int64_t when_ns, void *what);
 void duet__heap_remove(struct duet__heap *heap, uint32_t number);
-/* The nearest one, removed; it is not empty. */
-struct duet__heap_entry duet__heap_pop(struct duet__heap *heap);
+/* Removes the nearest one, entries[1]; it is not empty. */
+void duet__heap_pop(struct duet__heap *heap);
 /* How many are due by then, up to `most`; those are looked at, and their neighbours. */
 size_t duet__heap_count_until(const struct duet__heap *heap, int64_t when_ns, size_t most);
 void duet__heap_fini(struct duet__heap *heap);

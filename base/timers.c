@@ -79,7 +79,7 @@ static void put(struct duet__timers *timers, uint32_t number)
     const struct duet__timer_entry *entry = &timers->entries[number];
     int64_t when_ns = entry->when_ns;
     if (tick_of(when_ns) <= timers->tick)
-        duet__heap_add(&timers->near, (struct duet__heap_entry){when_ns, entry->timer, number});
+        duet__heap_add(&timers->near, number, when_ns, entry->timer);
     else
         push(timers, place_of(timers, tick_of(when_ns)), number);
 }
@@ -206,9 +206,9 @@ size_t duet__timers_due(struct duet__timers *timers, int64_t now_ns, struct duet
 {
     size_t count = 0;
     while (count < most && one_is_due(timers, now_ns)) {
-        struct duet__heap_entry nearest = duet__heap_pop(&timers->near);
-        due[count++] = nearest.what;
-        set_free(timers, nearest.number);
+        due[count++] = timers->near.entries[1].what;
+        set_free(timers, timers->near.entries[1].number);
+        duet__heap_pop(&timers->near);
     }
     for (size_t i = 0; i < count; i++) /* by itself, so that they come into the cache together */
         due[i]->place = 0;

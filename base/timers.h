@@ -25,7 +25,7 @@ enum {
     DUET__WHEEL_BITS = 6,
     DUET__WHEEL_SLOTS = 1 << DUET__WHEEL_BITS,
     DUET__WHEEL_LEVELS = 8, /* of 63 bits, 43 are ticks */
-    DUET__WHEEL_LANES = 4, /* lists of a slot, by number: so many are fetched at once */
+    DUET__WHEEL_LANES = 8, /* lists of a slot, by number: so many are fetched at once */
 };
 
 /* Owned by its timers; free ones are chained by `next`. */
