@@ -30,8 +30,7 @@ int duet__hand_over(duet_loop *loop, struct duet__task *task, const duet_opts *o
         return rc;
     if (duet__loop_here != loop)
         return push(loop, &task->node, refuse, by);
-    duet__task_ready(task, opts); /* never waits for a place, and needs none */
-    return 0;
+    return duet__task_ready(task, opts); /* never waits for a place, and needs none */
 }
 
 duet_loop *duet__hold_for_hooks(duet_loop *loop)

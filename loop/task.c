@@ -559,18 +559,6 @@ static void run_within(struct duet__task *starter, struct duet__task *task)
     *loop->errno_here = saved_errno;
 }
 
-void duet__task_ready(struct duet__task *task, const duet_opts *opts)
-{
-    duet_loop *loop = task->loop;
-    struct duet__task *starter = opts && (opts->flags & DUET_AT_ONCE) ? duet__task_here() : NULL;
-    if (!starter)
-        duet__loop_ready(loop, &task->node);
-    else if (duet__is_observed(&starter->work.parker))
-        run_first(starter, task);
-    else
-        run_within(starter, task);
-}
-
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts)
 {
     struct duet__task *task = task_new(loop, &coroutine_ops, fn, arg, opts);
@@ -611,6 +599,19 @@ static void moment_due(struct duet__node *node, void *consumer)
     task_end(task, result);
 }
 
+/* 0: from here on it counts as started, and its node is its own again. Or why it cannot. */
+static int moment_begin(duet_loop *loop, struct duet__task *task)
+{
+    int rc = may_start(loop, task);
+    task->node.run = moment_due;
+    task->node.counted = false;
+    if (rc == 0)
+        task_live(task);
+    if (duet__is_observed(&task->work.parker))
+        duet__note_nobody(task->work.parker.observed);
+    return rc;
+}
+
 /* Falls asleep again, until its moment: from here on a cancellation wakes it. */
 static void moment_arrive(struct duet__node *node, void *consumer)
 {
@@ -621,13 +622,7 @@ static void moment_arrive(struct duet__node *node, void *consumer)
         duet_future_unref(&task->work.future);
         return;
     }
-    int rc = may_start(loop, task);
-    node->run = moment_due;
-    node->counted = false;
-    if (rc == 0)
-        task_live(task);
-    if (duet__is_observed(&task->work.parker))
-        duet__note_nobody(task->work.parker.observed);
+    int rc = moment_begin(loop, task);
     /* Publishes that the task has started and its node is free to be queued. Pairs with the
      * acquire of who clears SLEEPING. */
     if (rc == 0 && duet__cas_release(&task->work.parker.word, &awake, DUET__PARK_SLEEPING))
@@ -636,6 +631,20 @@ static void moment_arrive(struct duet__node *node, void *consumer)
         task_end(task, duet_err(-ECANCELED));
     else
         duet__work_refuse(&task->work, rc);
+}
+
+/* On the loop's own thread, where nobody else knows it yet: it sleeps already. Whoever gets the
+ * handle from here finds that it has started. */
+static int moment_arm(struct duet__task *task)
+{
+    duet_loop *loop = task->loop;
+    int rc = moment_begin(loop, task);
+    if (rc < 0)
+        return rc;
+    duet__timers_add(&loop->timers, &task->timer, task->at_ns);
+    if (__builtin_expect(loop->guest.state == DUET__GUEST_ASLEEP, 0))
+        duet__guest_rouse(loop); /* its host's timer may be set to later */
+    return 0;
 }
 
 struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
@@ -650,6 +659,23 @@ struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_ca
     if (duet__is_observed(&task->work.parker))
         tell_spawned(loop, task);
     return task;
+}
+
+/* ---- Handing over on the loop's own thread ---- */
+
+int duet__task_ready(struct duet__task *task, const duet_opts *opts)
+{
+    duet_loop *loop = task->loop;
+    if (!has_stack(task))
+        return moment_arm(task);
+    struct duet__task *starter = opts && (opts->flags & DUET_AT_ONCE) ? duet__task_here() : NULL;
+    if (!starter)
+        duet__loop_ready(loop, &task->node);
+    else if (duet__is_observed(&starter->work.parker))
+        run_first(starter, task);
+    else
+        run_within(starter, task);
+    return 0;
 }
 
 /* ---- Spawning ---- */

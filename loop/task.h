@@ -37,8 +37,8 @@ struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const
 struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_callback *fn,
                                          void *arg);
 /* Hands a new task over to its loop, which runs here; if its opts (may be NULL) and who runs here
- * say so, it has run already when this returns. */
-void duet__task_ready(struct duet__task *task, const duet_opts *opts);
+ * say so, it has run already when this returns. 0, or of a callback at a moment: why it cannot. */
+int duet__task_ready(struct duet__task *task, const duet_opts *opts);
 /* The coroutine that runs here; NULL: something else does. */
 struct duet__task *duet__task_here(void);
 /* Is this a coroutine of this loop? */
