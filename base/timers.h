@@ -69,3 +69,11 @@ static inline int64_t duet__timers_nearest_ns(const struct duet__timers *timers)
     int level = __builtin_ctz(timers->levels);
     return timers->wheel[level][__builtin_ctzll(timers->slots[level])].least_ns;
 }
+
+/* Is it worth asking what is due? Something may be, or the wheel is far behind, so that it would sort
+ * new timers coarsely. */
+static inline bool duet__timers_want(const struct duet__timers *timers, int64_t now_ns)
+{
+    return duet__timers_nearest_ns(timers) <= now_ns ||
+           (now_ns >> DUET__TICK_BITS) - timers->tick >= DUET__WHEEL_SLOTS;
+}

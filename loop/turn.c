@@ -26,17 +26,22 @@ static void receive(duet_loop *loop)
 
 /* The nearest ones, up to `most`: no more than run in a turn, so that what was fetched for them is
  * still in the cache then. */
-static void expire(duet_loop *loop, size_t most)
+static void take_due(duet_loop *loop, size_t most)
 {
     struct duet__timer *due[DUE_BATCH];
-    size_t count = DUE_BATCH;
-    for (; most > 0 && count == DUE_BATCH; most -= count) {
+    for (size_t count = DUE_BATCH; most > 0 && count == DUE_BATCH; most -= count) {
         count =
             duet__timers_due(&loop->timers, loop->now_ns, due, most < DUE_BATCH ? most : DUE_BATCH);
+        duet__tasks_due(due, count);
         if (count > 0)
             loop->expired_ns = loop->now_ns;
-        duet__tasks_due(due, count);
     }
+}
+
+static void expire(duet_loop *loop, size_t most)
+{
+    if (duet__timers_want(&loop->timers, loop->now_ns))
+        take_due(loop, most);
     duet__loop_join_waits(loop);
 }
 

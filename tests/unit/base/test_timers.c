@@ -128,7 +128,9 @@ static void only_what_is_due_comes_out(void **state)
     arm(&items[0], 20);
     arm(&items[1], 10);
     must_equal(duet__timers_nearest_ns(&timers), 10);
+    must(!duet__timers_want(&timers, 9));
     must_equal(take_due(9, 1), 0);
+    must(duet__timers_want(&timers, 10));
     must_equal(take_due(10, 2), 1);
     must_equal(take_due(19, 1), 0);
     must_equal(take_due(20, 1), 1);
@@ -231,6 +233,19 @@ static void without_a_removal_no_wake_up_is_in_vain(void **state)
         must_equal(wake_for_next(&now), 0);
 }
 
+static void a_wheel_far_behind_is_brought_up_before_timers_come(void **state)
+{
+    (void)state;
+    const int64_t now = 1000000 * tick;
+    must(!duet__timers_want(&timers, 10 * tick));
+    must(duet__timers_want(&timers, now));
+    must_equal(take_due(now, 1), 0);
+    must(!duet__timers_want(&timers, now));
+    arm(&items[0], now + tick);
+    must_equal(timers.levels, 1);
+    must_equal(take_due(now + tick, 2), 1);
+}
+
 static void it_grows_with_all_that_is_armed(void **state)
 {
     enum {
@@ -263,6 +278,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(moments_that_are_past_or_never_come_work, begin, end),
         cmocka_unit_test_setup_teardown(any_order_of_operations_is_as_in_the_model, begin, end),
         cmocka_unit_test_setup_teardown(without_a_removal_no_wake_up_is_in_vain, begin, end),
+        cmocka_unit_test_setup_teardown(a_wheel_far_behind_is_brought_up_before_timers_come, begin,
+                                        end),
         cmocka_unit_test_setup_teardown(it_grows_with_all_that_is_armed, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
