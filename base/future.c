@@ -1,5 +1,4 @@
 /* The future: one state machine, any number of waiters of both kinds, references. */
-#include "block.h"
 #include "check.h"
 #include "clock.h"
 #include "context.h"
@@ -12,22 +11,13 @@
 #include <stdio.h>
 #include <string.h>
 
-duet_future *duet__future_alloc(size_t size, const duet_opts *opts)
+duet_future *duet__future_alloc_named(size_t size, const char *name)
 {
-    size_t name_size = opts && opts->name ? strlen(opts->name) + 1 : 0;
-    unsigned shelf = duet__shelf_for(size + name_size);
-    duet_future *f = duet__block_get(shelf, size + name_size);
-    if (!f)
-        return NULL;
-    f->shelf = (uint8_t)shelf;
-    if (name_size)
-        memcpy((char *)f + size, opts->name, name_size);
+    size_t name_size = strlen(name) + 1;
+    duet_future *f = duet__future_alloc(size + name_size, NULL);
+    if (f)
+        memcpy((char *)f + size, name, name_size);
     return f;
-}
-
-void duet__future_free(duet_future *f)
-{
-    duet__block_put(f->shelf, f);
 }
 
 /* ---- Names and reports ---- */
@@ -79,7 +69,7 @@ const char *duet_self_name(void)
     return buf;
 }
 
-static void report_unseen_failure(const duet_future *f)
+static DUET__COLD void report_unseen_failure(const duet_future *f)
 {
     char text[160];
     const char *name = strerrorname_np(-f->result.err);
@@ -111,19 +101,34 @@ static void drop_value(duet_future *f)
         duet__call_bare_in(duet__work_context(f), f->drop_result, f->result.as.ptr);
 }
 
-static void last_unref(duet_future *f)
+/* A failure, or a value that somebody may have to drop. */
+static __attribute__((noinline)) void last_unref_of_result(duet_future *f)
 {
-    if (!duet__future_is_settled(f)) { /* a promise that nobody can keep any more */
-        if (duet__is_foreign(f->process))
-            return; /* what it was in the parent is not ours to end; its memory stays */
-        duet__future_settle(f, duet_err(-ECANCELED), 0);
-    }
     uint64_t state = duet__load_relaxed(&f->word); /* ours alone; acquired by the unref */
     if (f->result.err < 0 && f->result.err != -ECANCELED && !(state & DUET__FUTURE_LOOKED))
         report_unseen_failure(f);
     if (!(state & DUET__FUTURE_TAKEN))
         drop_value(f);
     f->ops->release(f);
+}
+
+/* A promise that nobody can keep any more. */
+static DUET__COLD void last_unref_of_pending(duet_future *f)
+{
+    if (duet__is_foreign(f->process))
+        return; /* what it was in the parent is not ours to end; its memory stays */
+    duet__future_settle(f, duet_err(-ECANCELED), 0);
+    last_unref_of_result(f);
+}
+
+static inline void last_unref(duet_future *f)
+{
+    if (!duet__future_is_settled(f))
+        last_unref_of_pending(f);
+    else if (f->result.err < 0 || f->result.kind == DUET_PTR)
+        last_unref_of_result(f);
+    else
+        f->ops->release(f);
 }
 
 void duet_future_unref(duet_future *f)
@@ -213,9 +218,22 @@ void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state
         last_unref(f);
 }
 
+void duet__future_finish_unseen(duet_future *f, duet_result result)
+{
+    /* Acquires what a closer did that had a reference for a moment. Pairs with duet_future_unref(). */
+    uint64_t word = duet__load_acquire(&f->word);
+    if (word != 2 * (uint64_t)DUET__FUTURE_REFERENCE) {
+        duet__future_finish(f, result, 0, 1);
+        return;
+    }
+    f->result = result;
+    /* Nobody else can change it before this thread has given the handle away, which publishes it. */
+    duet__store_relaxed(&f->word, DUET__FUTURE_REFERENCE | DUET__FUTURE_SETTLED);
+}
+
 /* ---- Looking and waiting ---- */
 
-void duet__future_looked(const duet_future *f)
+void duet__future_mark_looked(const duet_future *f)
 {
     _Atomic uint64_t *word = (_Atomic uint64_t *)&f->word;
     /* A mark for the last unref, whose acquire sees it; publishes nothing itself. */
@@ -305,9 +323,13 @@ int duet_future_wait(duet_future *f, duet_deadline by, duet_result *ret)
 {
     if (!f)
         return duet__bad_argument(__func__, "f is NULL");
-    int rc = duet__future_wait(f, by, DUET__WAIT_PLAIN);
-    if (rc < 0)
-        return duet__told(rc);
+    if (!duet__future_is_settled(f)) {
+        int rc = duet__future_wait(f, by, DUET__WAIT_PLAIN);
+        if (rc < 0)
+            return duet__told(rc);
+    } else {
+        duet__wait_unparked(duet__here());
+    }
     duet__future_looked(f);
     if (ret)
         *ret = f->result;

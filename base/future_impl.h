@@ -1,5 +1,6 @@
 /* The future from inside: what executors, groups and callbacks build on. */
 #pragma once
+#include "block.h"
 #include "fork.h"
 #include "graph.h"
 #include "list.h"
@@ -92,15 +93,30 @@ bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state
 /* Likewise, of one that nobody else settles; and lets go of so many of the caller's references, 0
  * or 1. */
 void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state, unsigned refs);
+/* Likewise, by who has made it and run it and has not given the handle away yet. */
+void duet__future_finish_unseen(duet_future *f, duet_result result);
 /* Under the lock: from here on who settles it takes the lock. False: it has settled. */
 bool duet__future_watch(duet_future *f);
 /* Appends the waiter; false: it has settled, and is in no queue. */
 bool duet__future_enqueue(duet_future *f, struct duet__waiter *waiter);
+duet_future *duet__future_alloc_named(size_t size, const char *name);
 /* A future, or a work that begins with one, in a block of its own of `size` bytes, with so many
  * more behind it for its name: uninitialised, but for `shelf` and the name. NULL: no memory. */
-duet_future *duet__future_alloc(size_t size, const duet_opts *opts);
+static inline duet_future *duet__future_alloc(size_t size, const duet_opts *opts)
+{
+    if (__builtin_expect(opts && opts->name, 0))
+        return duet__future_alloc_named(size, opts->name);
+    unsigned shelf = duet__shelf_for(size);
+    duet_future *f = duet__block_get(shelf, size);
+    if (f)
+        f->shelf = (uint8_t)shelf;
+    return f;
+}
 /* Its memory, once the last reference is gone. */
-void duet__future_free(duet_future *f);
+static inline void duet__future_free(duet_future *f)
+{
+    duet__block_put(f->shelf, f);
+}
 /* Like duet_future_wait(), but has not looked at the result. */
 int duet__future_wait(duet_future *f, duet_deadline by, enum duet__wait_kind kind);
 /* Likewise, within a wait that has been entered. */
@@ -109,8 +125,6 @@ int duet__future_wait_in(duet_future *f, struct duet__parker *parker, duet_deadl
 /* Waits for one future, whose kind knows whether it may settle. */
 extern const struct duet__wait_ops duet__future_wait_ops;
 bool duet__future_may_settle(const duet_future *f, struct duet__look *look);
-/* Marks it as looked at: no report. */
-void duet__future_looked(const duet_future *f);
 /* A handle settled at birth, with arg dropped; never NULL. The log says `why`, if given. */
 duet_future *duet__future_refused(int err, const char *why, void *arg, const duet_opts *opts);
 /* The one handle that all who got no memory share: settled, and in no group. */
@@ -144,4 +158,13 @@ static inline bool duet__future_is_settled(const duet_future *f)
 {
     /* Acquires the result. Pairs with the release in duet__future_settle() and _finish(). */
     return duet__load_acquire((_Atomic uint64_t *)&f->word) & DUET__FUTURE_SETTLED;
+}
+
+void duet__future_mark_looked(const duet_future *f);
+/* Of a settled one: somebody saw its result. Only a failure would be reported, so only that needs a
+ * mark. */
+static inline void duet__future_looked(const duet_future *f)
+{
+    if (__builtin_expect(f->result.err < 0, 0))
+        duet__future_mark_looked(f);
 }

@@ -11,23 +11,34 @@ enum {
     STACK_SIZE_MAX = 1 << 30
 };
 
-int duet__opts_check(const duet_opts *opts, const char **ret_why)
+static bool is_usable(const duet_opts *opts)
 {
-    if (!opts)
-        return 0;
-    *ret_why = NULL;
-    if (opts->flags & ~(uint32_t)FLAGS_KNOWN)
-        *ret_why = "duet_opts.flags has an unknown flag";
-    else if (opts->priority > PRIORITY_MOST)
-        *ret_why = "duet_opts.priority is 0 (normal) or 1 (urgent)";
-    else if (opts->stack_size > STACK_SIZE_MAX)
-        *ret_why = "duet_opts.stack_size is above 1 GiB";
-    else if (!duet__reserved_unused(opts->reserved, sizeof opts->reserved / sizeof(uintptr_t)))
-        *ret_why = "duet_opts.reserved is not zero: was the structure initialised?";
-    return *ret_why ? -EINVAL : 0;
+    const uintptr_t *reserved = opts->reserved;
+    return !(opts->flags & ~(uint32_t)FLAGS_KNOWN) && opts->priority <= PRIORITY_MOST &&
+           opts->stack_size <= STACK_SIZE_MAX &&
+           (reserved[0] | reserved[1] | reserved[2] | reserved[3]) == 0;
 }
 
-int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why)
+static const char *why_unusable(const duet_opts *opts)
+{
+    if (opts->flags & ~(uint32_t)FLAGS_KNOWN)
+        return "duet_opts.flags has an unknown flag";
+    if (opts->priority > PRIORITY_MOST)
+        return "duet_opts.priority is 0 (normal) or 1 (urgent)";
+    if (opts->stack_size > STACK_SIZE_MAX)
+        return "duet_opts.stack_size is above 1 GiB";
+    return "duet_opts.reserved is not zero: was the structure initialised?";
+}
+
+int duet__opts_check(const duet_opts *opts, const char **ret_why)
+{
+    if (!opts || is_usable(opts))
+        return 0;
+    *ret_why = why_unusable(opts);
+    return -EINVAL;
+}
+
+int duet__work_check_closely(duet_fn *fn, const duet_opts *opts, const char **ret_why)
 {
     if (fn)
         return duet__opts_check(opts, ret_why);
@@ -35,32 +46,22 @@ int duet__work_check(duet_fn *fn, const duet_opts *opts, const char **ret_why)
     return -EINVAL;
 }
 
-/* The block: the work, what hooks need, the name. */
-void *duet__work_alloc(size_t size, const struct duet__hooks *hooks, const duet_opts *opts)
+/* What few works have: a context, hooks, a name. The block: the work, what hooks need, the name. */
+void duet__work_init_rarely(struct duet__work *work, size_t size, struct duet__hooks *hooks,
+                            const duet_opts *opts)
 {
-    return duet__future_alloc(size + duet__observed_size(hooks), opts);
-}
-
-void duet__work_init(struct duet__work *work, size_t size, struct duet__hooks *hooks,
-                     const struct duet__future_ops *ops, const struct duet__parker_ops *parker_ops,
-                     duet_fn *fn, void *arg, const duet_opts *opts)
-{
-    struct duet__observed *observed = hooks ? (void *)((char *)work + size) : NULL;
-    duet__future_init(&work->future, ops, opts, 2);
-    if (opts && opts->name)
-        work->future.name = (const char *)work + size + duet__observed_size(hooks);
-    duet__parker_init(&work->parker, parker_ops, &work->future, DUET__PARK_SLEEPING);
+    char *behind = (char *)work + size;
     work->parker.context = duet__context_inherit();
     work->began_in = duet__context_inherit();
-    if (observed)
-        duet__observe(observed, hooks, &work->future);
-    work->parker.observed = observed;
-    work->fn = fn;
-    work->arg = arg;
-    work->drop = opts ? opts->drop : NULL;
+    if (opts && opts->name)
+        work->future.name = behind + duet__observed_size(hooks);
+    if (hooks) {
+        duet__observe((void *)behind, hooks, &work->future);
+        work->parker.observed = (void *)behind;
+    }
 }
 
-void duet__work_fini(struct duet__work *work)
+void duet__work_fini_rarely(struct duet__work *work)
 {
     duet__context_drop(work->parker.context);
     duet__context_drop(work->began_in);

@@ -339,10 +339,15 @@ static void task_live(struct duet__task *task)
     task->loop->live_count++;
 }
 
-static void task_end(struct duet__task *task, duet_result result)
+static inline void task_dead(struct duet__task *task)
 {
     duet__list_remove(&task->live);
     task->loop->live_count--;
+}
+
+static void task_end(struct duet__task *task, duet_result result)
+{
+    task_dead(task);
     duet__work_end(&task->work, result);
 }
 
@@ -377,15 +382,22 @@ void duet__task_stack_main(void *arg)
     }
 }
 
-/* Its function has returned. The task may be gone when it has settled. */
-static void coroutine_end(duet_loop *loop, struct duet__task *task)
+/* Its function has returned; it is still to settle. */
+static inline void coroutine_dead(duet_loop *loop, struct duet__task *task)
 {
     struct duet__stack *stack = task->stack;
     stack->co.name = NULL;
     duet__glance_hide(&loop->running); /* whoever names it from outside has finished */
     loop->coroutine_count--;
     duet__stacks_put(stack);
-    task_end(task, loop->result);
+    task_dead(task);
+}
+
+/* Likewise. The task may be gone when it has settled. */
+static void coroutine_end(duet_loop *loop, struct duet__task *task)
+{
+    coroutine_dead(loop, task);
+    duet__work_end(&task->work, loop->result);
 }
 
 static size_t ready_count(const duet_loop *loop)
@@ -470,13 +482,9 @@ static int take_stack(duet_loop *loop, struct duet__task *task)
     return -ENOMEM;
 }
 
-/* False: it was cancelled, or cannot start: it has settled, and may be gone. */
-static inline bool begin(duet_loop *loop, struct duet__task *task)
+/* Of one that we have claimed. False: it cannot start: it has settled, and may be gone. */
+static inline __attribute__((always_inline)) bool begin(duet_loop *loop, struct duet__task *task)
 {
-    if (!duet__work_claim(&task->work)) { /* cancelled, and settled by its canceller */
-        duet_future_unref(&task->work.future);
-        return false;
-    }
     int rc = may_start(loop, task);
     if (rc == 0)
         rc = take_stack(loop, task);
@@ -494,7 +502,10 @@ static inline bool begin(duet_loop *loop, struct duet__task *task)
 
 static void start(struct duet__node *node, void *loop)
 {
-    if (begin(loop, task_of_node(node)))
+    struct duet__task *task = task_of_node(node);
+    if (!duet__work_claim(&task->work)) /* cancelled, and settled by its canceller */
+        duet_future_unref(&task->work.future);
+    else if (begin(loop, task))
         node->run(node, loop);
 }
 
@@ -541,6 +552,7 @@ static void run_within(struct duet__task *starter, struct duet__task *task)
 {
     duet_loop *loop = task->loop;
     int saved_errno = *loop->errno_here;
+    duet__work_claim_unseen(&task->work);
     if (!begin(loop, task))
         return;
     struct duet__stack *stack = task->stack; /* there whatever happens: we come next */
@@ -551,8 +563,8 @@ static void run_within(struct duet__task *starter, struct duet__task *task)
     duet__co_switch(&starter->stack->co, &stack->co);
     if (stack->starter && !stack->work) { /* else it has left, or the scheduler has cleaned up */
         check_stack(stack);
-        duet__here_set(duet__here_bare());
-        coroutine_end(loop, task);
+        coroutine_dead(loop, task);
+        duet__future_finish_unseen(&task->work.future, loop->result); /* it ended quietly */
         becomes_running(loop, starter);
     }
     stack->starter = NULL;

@@ -14,7 +14,7 @@ static duet_future *future;
 static struct duet__parker waiter_parkers[2], other_parker;
 static uint64_t data;
 static int outcome[2];
-static bool leaves_without_asking, may_expire, work_is_referenced;
+static bool leaves_without_asking, takes_itself_for_alone, may_expire, work_is_referenced;
 
 /* ---- The wait ---- */
 
@@ -158,6 +158,26 @@ static void finally_unref(void)
     model_assert(word == (DUET__FUTURE_REFERENCE | DUET__FUTURE_SETTLED));
 }
 
+/* Nobody has its handle yet, but a closer that names it has a reference for a moment. */
+static void finish_unseen_thread(void *arg)
+{
+    (void)arg;
+    duet__plain_write(&data, 42);
+    if (takes_itself_for_alone)
+        duet__store_relaxed(&future->word, DUET__FUTURE_REFERENCE | DUET__FUTURE_SETTLED);
+    else
+        duet__future_finish_unseen(future, duet_i64(7));
+}
+
+static void setup_finish_unseen(void)
+{
+    reset(false);
+    duet_future_ref(future); /* the executor's; the other is that of the coming handle */
+    duet_future_ref(future); /* the closer's */
+    model_spawn(finish_unseen_thread, NULL, &other_parker);
+    model_spawn(unref_thread, NULL, &other_parker);
+}
+
 /* ---- The lock ---- */
 
 static struct duet__lock lock;
@@ -245,6 +265,15 @@ int main(void)
 
     wrong += model_check("finish: and its handle is let go of", 4, setup_finish_and_unref,
                          finally_unref, MODEL_HOLDS);
+
+    wrong += model_check("finish: unseen but by a closer", 4, setup_finish_unseen, finally_unref,
+                         MODEL_HOLDS);
+
+    takes_itself_for_alone = true;
+    wrong += model_check("finish: unseen, and looks at no reference", 4, setup_finish_unseen,
+                         finally_unref, MODEL_FAILS);
+    takes_itself_for_alone = false;
+    future = NULL; /* that one let go of it too early */
 
     wrong += model_check("wait: the deadline against settling", 4, setup_deadline, finally_any,
                          MODEL_HOLDS);
