@@ -220,7 +220,8 @@ void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state
 
 void duet__future_finish_unseen(duet_future *f, duet_result result)
 {
-    /* Acquires what a closer did that had a reference for a moment. Pairs with duet_future_unref(). */
+    /* Acquires what a closer did that had a reference for a moment. Pairs with
+     * duet_future_unref(). */
     uint64_t word = duet__load_acquire(&f->word);
     if (word != 2 * (uint64_t)DUET__FUTURE_REFERENCE) {
         duet__future_finish(f, result, 0, 1);

@@ -8,6 +8,8 @@
  *   EMPTY      consumer: take, wake               nothing is queued, the consumer is awake
  *   a node     any producer: push                 a chain, the newest first
  *   PARKED     consumer: park, from EMPTY only    it sleeps; the first push owes it a signal
+ *   ON_WORD    likewise                           it sleeps on the head itself; the first push owes
+ *                                                 it a wake-up by that address
  *   CLOSED     consumer: close, from EMPTY only   it is gone for good; pushes are refused
  *
  *              push   take   park   wake   close
@@ -20,7 +22,8 @@
  *     in that order was already taken. The next change after it is either the consumer's own wake,
  *     and then it is awake; or a push that read PARKED, and that producer, exactly one per parking,
  *     is told to signal. The signal (an eventfd) keeps its count, so it does not matter whether it
- *     comes before or after the consumer really sleeps. "Node queued, consumer asleep, nobody will
+ *     comes before or after the consumer really sleeps; and who sleeps on the head does not fall
+ *     asleep once the mark is replaced. "Node queued, consumer asleep, nobody will
  *     signal" cannot be reached. No fence is needed: there is no second object whose order would
  *     matter.
  *  2. No accepted node is left behind. Closing succeeds only if it reads EMPTY, so all that was
@@ -52,12 +55,14 @@ struct duet__mpsc {
 enum {
     DUET__MPSC_EMPTY = 0,
     DUET__MPSC_PARKED = 1,
-    DUET__MPSC_CLOSED = 2
+    DUET__MPSC_ON_WORD = 2,
+    DUET__MPSC_CLOSED = 3
 };
 
 enum duet__pushed {
     DUET__PUSHED, /* it will be taken by a consumer that is awake */
     DUET__PUSHED_SIGNAL, /* likewise, and the caller must signal, exactly once, whatever happens */
+    DUET__PUSHED_WAKE, /* likewise, and the caller must wake who sleeps on duet__mpsc_word() */
     DUET__PUSH_REFUSED, /* closed: the node is still the caller's */
 };
 
@@ -76,7 +81,17 @@ static inline enum duet__pushed duet__mpsc_push(struct duet__mpsc *queue, struct
         duet__plain_write(&node->next, next);
         /* Publishes the node. Pairs with the acquire in duet__mpsc_take(). */
     } while (!duet__cas_release(&queue->head, &head, (uintptr_t)node));
-    return head == DUET__MPSC_PARKED ? DUET__PUSHED_SIGNAL : DUET__PUSHED;
+    if (__builtin_expect(duet__mpsc_is_node(head) || head == DUET__MPSC_EMPTY, 1))
+        return DUET__PUSHED;
+    return head == DUET__MPSC_PARKED ? DUET__PUSHED_SIGNAL : DUET__PUSHED_WAKE;
+}
+
+/* The half of the head that holds the marks: a futex. Nodes are aligned, so it tells them from a
+ * mark. An address only; the queue may be gone. */
+static inline _Atomic uint32_t *duet__mpsc_word(struct duet__mpsc *queue)
+{
+    _Atomic uint32_t *halves = (void *)&queue->head;
+    return &halves[__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ && sizeof queue->head > sizeof *halves];
 }
 
 /* Consumer: is something queued? A look, for spinning and for skipping the exchange. */
@@ -104,19 +119,20 @@ static inline struct duet__node *duet__mpsc_take(struct duet__mpsc *queue)
     return oldest;
 }
 
-/* Consumer: I am about to sleep. False: something is queued, do not. */
-static inline bool duet__mpsc_park(struct duet__mpsc *queue)
+/* Consumer: I am about to sleep, as the mark says: PARKED or ON_WORD. False: something is queued, do
+ * not. */
+static inline bool duet__mpsc_park(struct duet__mpsc *queue, uintptr_t mark)
 {
     uintptr_t expected = DUET__MPSC_EMPTY;
     /* Publishes nothing; proof 1 needs only the one object's order. */
-    return duet__cas_relaxed(&queue->head, &expected, DUET__MPSC_PARKED);
+    return duet__cas_relaxed(&queue->head, &expected, mark);
 }
 
-/* Consumer: I am awake, for whatever reason. False: a producer replaced the mark, so one signal has
- * been or will be sent for this parking. */
-static inline bool duet__mpsc_wake(struct duet__mpsc *queue)
+/* Consumer: I am awake, for whatever reason. False: a producer replaced the mark, so one signal or
+ * wake-up has been or will be sent for this parking. */
+static inline bool duet__mpsc_wake(struct duet__mpsc *queue, uintptr_t mark)
 {
-    uintptr_t expected = DUET__MPSC_PARKED;
+    uintptr_t expected = mark;
     return duet__cas_relaxed(&queue->head, &expected, DUET__MPSC_EMPTY); /* publishes nothing */
 }
 

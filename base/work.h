@@ -53,7 +53,7 @@ static inline void duet__work_init(struct duet__work *work, size_t size, struct 
     if (__builtin_expect(hooks || duet__here()->context || (opts && opts->name), 0))
         duet__work_init_rarely(work, size, hooks, opts);
 }
-/* By who starts it, of one that is asleep, while nobody else has a handle to cancel it by: likewise. */
+/* By who starts it, of one that is asleep, while nobody else has a handle to cancel it by. */
 static inline bool duet__work_claim_unseen(struct duet__work *work)
 {
     uint32_t word = duet__load_relaxed(&work->parker.word);

@@ -4,7 +4,8 @@
  * WAKING. The queue's head says whether the loop sleeps (base/mpsc.h has the proof). The producer
  * that replaces the mark, exactly one a parking, writes the eventfd once; nobody ever reads it
  * while the loop turns, so its count is the number of all signals so far and a poll on it cannot
- * miss one.
+ * miss one. A loop that waits for nothing from the kernel sleeps on the head itself, a futex: that is
+ * one system call a side, and no detour through the ring.
  *
  * ENDING. That producer may be stopped between its push and its write, while the loop wakes for
  * another reason, ends, and is freed. So the loop counts the marks that were replaced
@@ -27,6 +28,7 @@
 #include "inbox.h"
 #include "alloc.h"
 #include "check.h"
+#include "futex.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -57,6 +59,7 @@ struct duet__port {
     enum duet_when_full when_full;
     /* The loop's thread. */
     _Alignas(LINE) uint64_t signals_owed;
+    uintptr_t mark; /* how it slept last */
     uint32_t admitted; /* since it last woke one who waits for a place */
     /* Guards the waiters, and WAITERS being cleared. */
     struct duet__lock room_lock;
@@ -152,6 +155,9 @@ bool duet__port_post(struct duet__port *port, struct duet__node *node)
     case DUET__PUSHED_SIGNAL:
         signal_loop(event_fd);
         return true;
+    case DUET__PUSHED_WAKE:
+        duet__futex_wake(duet__mpsc_word(&port->queue)); /* an address; the port may be gone */
+        return true;
     default:
         return false;
     }
@@ -174,14 +180,20 @@ struct duet__node *duet__port_take(struct duet__port *port)
     return duet__mpsc_take(&port->queue);
 }
 
-bool duet__port_sleep(struct duet__port *port)
+bool duet__port_sleep(struct duet__port *port, bool in_wait)
 {
-    return duet__mpsc_park(&port->queue);
+    port->mark = in_wait ? DUET__MPSC_ON_WORD : DUET__MPSC_PARKED;
+    return duet__mpsc_park(&port->queue, port->mark);
+}
+
+void duet__port_wait(struct duet__port *port, int64_t by_ns)
+{
+    duet__futex_wait(duet__mpsc_word(&port->queue), DUET__MPSC_ON_WORD, by_ns);
 }
 
 void duet__port_awake(struct duet__port *port)
 {
-    if (!duet__mpsc_wake(&port->queue))
+    if (!duet__mpsc_wake(&port->queue, port->mark) && port->mark == DUET__MPSC_PARKED)
         port->signals_owed++;
 }
 

@@ -180,7 +180,7 @@ static bool rest(duet_loop *loop)
 {
     int64_t by_ns = duet__loop_begin_rest(loop);
     take_events(&loop->guest);
-    if (duet__loop_has_more(loop) || !duet__port_sleep(loop->port))
+    if (duet__loop_has_more(loop) || !duet__port_sleep(loop->port, false))
         return false;
     loop->guest.state = DUET__GUEST_ASLEEP;
     arm_timer(&loop->guest, by_ns);

@@ -34,7 +34,11 @@ bool duet__port_has_nodes(struct duet__port *port); /* a look */
 struct duet__node *duet__port_take(struct duet__port *port); /* all, the oldest first */
 void duet__port_admitted(struct duet__port *port,
                          unsigned count); /* so many places are free again */
-bool duet__port_sleep(struct duet__port *port); /* false: do not, something came */
+/* False: do not, something came. Else a post signals; or, if it sleeps in duet__port_wait(), wakes it
+ * there. */
+bool duet__port_sleep(struct duet__port *port, bool in_wait);
+/* Until something is posted, or then (DUET__NEVER: without end), or for no reason. */
+void duet__port_wait(struct duet__port *port, int64_t by_ns);
 void duet__port_awake(struct duet__port *port); /* after a sleep, for whatever reason */
 /* False: something came, take it. True: all posts are refused from now on, and every signal that a
  * producer still owed has been received: nobody touches the port but through a reference. */

@@ -249,6 +249,7 @@ static void reap(struct duet__ring *ring)
     {
         struct duet__op *op = (struct duet__op *)(uintptr_t)cqe->user_data;
         count++;
+        ring->in_flight -= !(cqe->flags & IORING_CQE_F_MORE);
         op->done(op, cqe->res, cqe->flags & IORING_CQE_F_MORE);
     }
     io_uring_cq_advance(uring, count);
@@ -287,7 +288,13 @@ struct io_uring_sqe *duet__ring_entry(struct duet__ring *ring)
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
     if (!sqe && enter(&ring->uring, 0, 0) == 0) /* full: what is submitted makes room */
         sqe = io_uring_get_sqe(&ring->uring);
+    ring->in_flight += sqe != NULL; /* who gets one hands it in */
     return sqe;
+}
+
+bool duet__ring_is_idle(const struct duet__ring *ring)
+{
+    return ring->watch_armed && ring->in_flight == 1;
 }
 
 /* ---- The watch: one multishot poll, never read from ---- */
@@ -371,7 +378,7 @@ static void note_done(struct duet__op *op, int32_t result, bool more)
 static int round_trip(struct duet__ring *ring)
 {
     struct duet__op op = {note_done};
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+    struct io_uring_sqe *sqe = duet__ring_entry(ring);
     io_uring_prep_nop(sqe);
     sqe->user_data = (uint64_t)(uintptr_t)&op;
     for (int tries = 0; op.done && tries < 100; tries++) {

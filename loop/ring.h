@@ -21,6 +21,7 @@ struct duet__ring {
     struct io_uring uring;
     struct duet__op watch;
     int watch_fd;
+    unsigned in_flight; /* operations prepared and not completed, the watch among them */
     bool watch_armed;
     bool flag_in_vain; /* the last poll or wait completed nothing: the kernel's flag may be stale */
     bool under_valgrind;
@@ -55,5 +56,7 @@ int duet__ring_wait(struct duet__ring *ring, int64_t timeout_ns);
 bool duet__ring_has_work(struct duet__ring *ring);
 /* Is there something that only the next poll or wait does, and that nobody wakes us for? */
 bool duet__ring_owes(struct duet__ring *ring);
+/* Will nothing come but what the watch tells? */
+bool duet__ring_is_idle(const struct duet__ring *ring);
 /* Has something come since the last poll or wait? For spinning: never true for ever. */
 bool duet__ring_has_news(struct duet__ring *ring);

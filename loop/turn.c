@@ -136,9 +136,10 @@ static void wait_on_ring(duet_loop *loop, int64_t by_ns, int64_t now_ns)
 
 static void sleep_until(duet_loop *loop, int64_t by_ns)
 {
-    /* Ended by a post (which signals, since it reads our mark), by a completion, by the nearest
-     * timer; at shutdown by the post of the stop node. */
-    if (!duet__port_sleep(loop->port)) {
+    bool kernel_owes_nothing = duet__ring_is_idle(&loop->ring);
+    /* Ended by a post (which signals or wakes, since it reads our mark), by a completion, by the
+     * nearest timer; at shutdown by the post of the stop node. */
+    if (!duet__port_sleep(loop->port, kernel_owes_nothing)) {
         complete(loop); /* posts that never end keep no operation from its end either */
         return;
     }
@@ -146,7 +147,10 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
     bool rests = only_others_could(loop);
     if (rests)
         note_rest(loop);
-    wait_on_ring(loop, by_ns, start_ns);
+    if (kernel_owes_nothing)
+        duet__port_wait(loop->port, by_ns);
+    else
+        wait_on_ring(loop, by_ns, start_ns);
     if (rests) {
         look_while_resting(loop);
         note_rest(loop);

@@ -40,6 +40,8 @@ static bool stop_posted;
 static struct duet__node stop_node;
 static bool ended;
 
+/* How the loop sleeps: in the ring; on the queue's head; now so, now so. */
+static bool sleeps_on_the_head, sleeps_in_turn;
 /* Broken variants of what surrounds the port. */
 static bool sleeps_though_nodes_came, forgets_owed_signals, closes_without_looking, loses_admission;
 
@@ -146,9 +148,13 @@ static void loop_thread(void *arg)
         take_all();
         if ((expected ? taken_count == expected : stop_posted) && close_port())
             break;
-        if (!duet__port_sleep(port) && !sleeps_though_nodes_came)
+        bool in_wait = sleeps_in_turn ? model_choose(2) : sleeps_on_the_head;
+        if (!duet__port_sleep(port, in_wait) && !sleeps_though_nodes_came)
             continue;
-        ring_wait();
+        if (in_wait)
+            duet__port_wait(port, model_choose(2) ? 1000 : DUET__NEVER);
+        else
+            ring_wait();
         duet__port_awake(port);
     }
     ended = true;
@@ -301,6 +307,28 @@ int main(void)
     wrong += model_check("inbox: ends without the signals still owed", 3, setup_wake, finally_wake,
                          MODEL_FAILS);
     forgets_owed_signals = false;
+
+    sleeps_on_the_head = true;
+    wrong += model_check("inbox: sleeps on the head", 3, setup_wake, finally_wake, MODEL_HOLDS);
+
+    model_kernel.lose_futex_wake = true;
+    wrong += model_check("inbox: sleeps on the head, and a wake-up is lost", 3, setup_wake,
+                         finally_wake, MODEL_FAILS);
+    model_kernel.lose_futex_wake = false;
+
+    wrong += model_check("gate: submitters against a stop, the loop on the head", 2, setup_gate,
+                         finally_gate, MODEL_HOLDS);
+    sleeps_on_the_head = false;
+
+    sleeps_in_turn = true;
+    wrong += model_check("inbox: sleeps in the ring and on the head", 2, setup_wake, finally_wake,
+                         MODEL_HOLDS);
+
+    forgets_owed_signals = true;
+    wrong += model_check("inbox: sleeps in both, and forgets what is owed", 3, setup_wake,
+                         finally_wake, MODEL_FAILS);
+    forgets_owed_signals = false;
+    sleeps_in_turn = false;
 
     wrong +=
         model_check("gate: two submitters, one place", 3, setup_room, finally_gate, MODEL_HOLDS);

@@ -22,16 +22,31 @@ static void one_push_a_parking_must_signal(void **state)
     (void)state;
     struct duet__mpsc queue = {0};
     struct duet__node nodes[3];
-    must(duet__mpsc_park(&queue));
+    must(duet__mpsc_park(&queue, DUET__MPSC_PARKED));
     must(!duet__mpsc_has_nodes(&queue));
     must_equal(duet__mpsc_push(&queue, &nodes[0]), DUET__PUSHED_SIGNAL);
     must_equal(duet__mpsc_push(&queue, &nodes[1]), DUET__PUSHED);
-    must(!duet__mpsc_wake(&queue)); /* a signal was owed for this parking */
+    must(!duet__mpsc_wake(&queue, DUET__MPSC_PARKED)); /* a signal was owed for this parking */
     must(duet__mpsc_take(&queue) == &nodes[0]);
     must(nodes[0].next == &nodes[1] && nodes[1].next == NULL);
-    must(duet__mpsc_park(&queue));
-    must(duet__mpsc_wake(&queue)); /* nobody came: no signal */
+    must(duet__mpsc_park(&queue, DUET__MPSC_PARKED));
+    must(duet__mpsc_wake(&queue, DUET__MPSC_PARKED)); /* nobody came: no signal */
     must_equal(duet__mpsc_push(&queue, &nodes[2]), DUET__PUSHED);
+}
+
+static void who_sleeps_on_the_head_is_woken_there(void **state)
+{
+    (void)state;
+    struct duet__mpsc queue = {0};
+    struct duet__node nodes[2];
+    must(duet__mpsc_park(&queue, DUET__MPSC_ON_WORD));
+    must(*duet__mpsc_word(&queue) == DUET__MPSC_ON_WORD);
+    must(!duet__mpsc_has_nodes(&queue));
+    must_equal(duet__mpsc_push(&queue, &nodes[0]), DUET__PUSHED_WAKE);
+    must(*duet__mpsc_word(&queue) != DUET__MPSC_ON_WORD);
+    must_equal(duet__mpsc_push(&queue, &nodes[1]), DUET__PUSHED);
+    must(!duet__mpsc_wake(&queue, DUET__MPSC_ON_WORD));
+    must(duet__mpsc_take(&queue) == &nodes[0]);
 }
 
 static void a_queue_with_nodes_neither_parks_nor_closes(void **state)
@@ -40,7 +55,7 @@ static void a_queue_with_nodes_neither_parks_nor_closes(void **state)
     struct duet__mpsc queue = {0};
     struct duet__node node;
     must_equal(duet__mpsc_push(&queue, &node), DUET__PUSHED);
-    must(!duet__mpsc_park(&queue));
+    must(!duet__mpsc_park(&queue, DUET__MPSC_PARKED));
     must(!duet__mpsc_close(&queue));
     must(duet__mpsc_take(&queue) == &node);
     must(duet__mpsc_close(&queue));
@@ -63,6 +78,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_pushed_comes_out_in_order),
         cmocka_unit_test(one_push_a_parking_must_signal),
+        cmocka_unit_test(who_sleeps_on_the_head_is_woken_there),
         cmocka_unit_test(a_queue_with_nodes_neither_parks_nor_closes),
         cmocka_unit_test(a_closed_queue_refuses_for_ever),
     };

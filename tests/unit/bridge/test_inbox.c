@@ -79,7 +79,7 @@ static void close_the_eventfd_of_a_sleeping_loop(void *arg)
     struct duet__node node = {.run = note_run};
     duet_loop *loop = open_with_places(1, DUET_FULL_WAIT);
     (void)arg;
-    must(duet__port_sleep(loop->port));
+    must(duet__port_sleep(loop->port, false));
     close(duet__port_fd(loop->port));
     duet__port_post(loop->port, &node);
 }
