@@ -421,7 +421,10 @@ static const duet_hooks *table_if_on(void)
     return duet__trace_is_open() ? &table : NULL;
 }
 
-__attribute__((constructor)) static void offer(void)
+/* By its name a program that is linked with libduet.a asks for this file (duet.pc), which nothing
+ * else does. */
+void duet__trace_offer(void);
+__attribute__((constructor)) void duet__trace_offer(void)
 {
     duet__hooks_set_always(table_if_on);
 }

@@ -64,5 +64,7 @@ ${CXX:-g++} -std=c++17 $strict $sanitize $cflags "$work/program.cc" -o "$work/as
 if [ -z "$sanitize" ]; then
   $compiler -std=c11 $strict $cflags "$work/program.c" -o "$work/static" -static $(pkg-config --static --libs duet)
   [ "$("$work/static")" = 42 ]
+  DUET_TRACE="$work/trace.json" "$work/static" >/dev/null
+  grep -q coroutine "$work/trace.json"
 fi
 echo "an installed copy serves C, C++ and static programs"
