@@ -166,19 +166,6 @@ struct duet__parker *duet__here_host(void)
     return &host_parker;
 }
 
-bool duet__runs_here(const struct duet_future *work)
-{
-    for (const struct duet__parker *at = duet__here(); at; at = at->outer)
-        if (at->work == work)
-            return true;
-    return false;
-}
-
-void duet__parker_rests(const struct duet__parker *parker, uint32_t held)
-{
-    duet__check(parker->held == held, "whoever locks a mutex unlocks it before it ends");
-}
-
 /* ---- Park and unpark ---- */
 
 int duet__told(int rc)
@@ -273,21 +260,6 @@ void duet__park_stuck(struct duet__parker *parker)
 }
 
 /* ---- Waits ---- */
-
-int duet__wait_check(struct duet__parker *parker, duet_deadline by, bool shielded)
-{
-    if (!shielded && duet__park_cancelled(parker))
-        return -ECANCELED;
-    if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
-        return -ETIME;
-    return parker->ops->may_wait ? 0 : -EDEADLK;
-}
-
-int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielded)
-{
-    int rc = duet__wait_check(parker, by, shielded);
-    return rc < 0 ? duet__wait_failed(parker, rc) : 0;
-}
 
 int duet__wait_failed(struct duet__parker *parker, int rc)
 {

@@ -24,10 +24,13 @@
  * woken by the word's address alone. */
 #pragma once
 #include "atomic.h"
+#include "check.h"
+#include "clock.h"
 #include "list.h"
 #include "lock.h"
 
 #include <duet/base.h>
+#include <errno.h>
 
 struct duet_context;
 struct duet_future;
@@ -110,7 +113,10 @@ static inline void duet__parker_init(struct duet__parker *parker,
 
 /* By the owner, when a function has returned: it holds as many mutexes as before, else the program
  * aborts. */
-void duet__parker_rests(const struct duet__parker *parker, uint32_t held);
+static inline void duet__parker_rests(const struct duet__parker *parker, uint32_t held)
+{
+    duet__check(parker->held == held, "whoever locks a mutex unlocks it before it ends");
+}
 
 /* What a thread does when it blocks in a wait, and when that is over; a worker lends its slot.
  * Owned by the thread that set it. A wait that has joined the graph is over when it leaves that, so
@@ -155,7 +161,13 @@ struct duet__parker *duet__here_bare(void);
 struct duet__parker *duet__here_host(void);
 /* Does this work run here, or stand still beneath what runs here? To wait for it would be to wait
  * for oneself. */
-bool duet__runs_here(const struct duet_future *work);
+static inline bool duet__runs_here(const struct duet_future *work)
+{
+    for (const struct duet__parker *at = duet__here(); at; at = at->outer)
+        if (at->work == work)
+            return true;
+    return false;
+}
 
 /* By the owner: consume one token, or say why not: -ECANCELED (never if shielded), -EDEADLK,
  * -ETIME. Cancellation goes before the deadline. */
@@ -200,8 +212,21 @@ static inline bool duet__wait_is_cancelled(const struct duet__parker *parker)
 
 /* How every wait begins, before it has any effect: 0, or why it ends here: -ECANCELED, -ETIME,
  * -EDEADLK. Then others have lived meanwhile, but for _check(), which a lock may be held over. */
-int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielded);
-int duet__wait_check(struct duet__parker *parker, duet_deadline by, bool shielded);
+static inline int duet__wait_check(struct duet__parker *parker, duet_deadline by, bool shielded)
+{
+    if (!shielded && duet__park_cancelled(parker))
+        return -ECANCELED;
+    if (by.ns != DUET__NEVER && parker->ops->now_ns(parker) >= by.ns)
+        return -ETIME;
+    return parker->ops->may_wait ? 0 : -EDEADLK;
+}
+/* How a wait ends that failed without parking: lets others live, returns rc. */
+int duet__wait_failed(struct duet__parker *parker, int rc);
+static inline int duet__wait_begin(struct duet__parker *parker, duet_deadline by, bool shielded)
+{
+    int rc = duet__wait_check(parker, by, shielded);
+    return __builtin_expect(rc < 0, 0) ? duet__wait_failed(parker, rc) : 0;
+}
 /* How a wait ends that was answered without parking: each so many in a row let others live. */
 enum {
     DUET__STREAK_MAX = 64,
@@ -213,8 +238,6 @@ static inline void duet__wait_unparked(struct duet__parker *parker)
     parker->streak = 0;
     parker->ops->pass(parker);
 }
-/* How a wait ends that failed without parking: lets others live, returns rc. */
-int duet__wait_failed(struct duet__parker *parker, int rc);
 
 struct duet__waiter {
     struct duet__list link; /* unlinked: claimed */

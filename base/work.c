@@ -77,14 +77,6 @@ duet_context *duet__work_context(const duet_future *f)
     return duet__future_is_settled(f) ? work->parker.context : work->began_in;
 }
 
-duet_result duet__work_run(struct duet__work *work)
-{
-    duet_result result = work->fn(work->arg);
-    duet__check(result.err <= 0, "a work's result.err is 0 or a negative errno");
-    duet__parker_rests(&work->parker, 0);
-    return result;
-}
-
 static DUET__COLD void settle_observed(struct duet__work *work, duet_result result,
                                        uint32_t also_state, unsigned refs)
 {

@@ -1,6 +1,7 @@
 /* A piece of work: a function with its argument, its future, and the parker it sleeps on. Tasks and
  * jobs begin with one. */
 #pragma once
+#include "check.h"
 #include "context.h"
 #include "future_impl.h"
 #include "hooks.h"
@@ -88,7 +89,13 @@ static inline void duet__work_fini(struct duet__work *work)
  * last; NULL: the empty one, or it is no work's. */
 duet_context *duet__work_context(const duet_future *f);
 /* Runs the function, where it may wait as its parker can. The caller has set duet__here(). */
-duet_result duet__work_run(struct duet__work *work);
+static inline duet_result duet__work_run(struct duet__work *work)
+{
+    duet_result result = work->fn(work->arg);
+    duet__check(result.err <= 0, "a work's result.err is 0 or a negative errno");
+    duet__parker_rests(&work->parker, 0);
+    return result;
+}
 /* Drops the argument and settles. */
 void duet__work_settle(struct duet__work *work, duet_result result);
 /* Likewise, and lets go of the executor's reference: the work may be gone then. */
