@@ -159,8 +159,30 @@ bool duet__stack_canary_intact(const struct duet__stack *stack)
 
 /* ---- Slabs ---- */
 
+/* Room in the ring of warm ones for so many stacks. False: no memory. */
+static bool make_room(struct duet__stacks *stacks, size_t count)
+{
+    size_t room = stacks->warm_room ? stacks->warm_room : SLAB_LEAST;
+    while (room < count)
+        room *= 2;
+    if (room == stacks->warm_room)
+        return true;
+    struct duet__stack **warm = stacks->ops->alloc(room, sizeof(struct duet__stack *));
+    if (!warm)
+        return false;
+    for (size_t i = 0; i < stacks->warm_count; i++)
+        warm[i] = *duet__stacks_place(stacks, i);
+    stacks->ops->free(stacks->warm);
+    stacks->warm = warm;
+    stacks->warm_first = 0;
+    stacks->warm_room = room;
+    return true;
+}
+
 static struct duet__slab *slab_map(struct duet__stacks *stacks, size_t count)
 {
+    if (!make_room(stacks, stacks->count + count))
+        return NULL;
     struct duet__slab *slab = stacks->ops->alloc(1, sizeof *slab + count * sizeof slab->cold[0]);
     if (!slab)
         return NULL;
@@ -177,6 +199,7 @@ static struct duet__slab *slab_map(struct duet__stacks *stacks, size_t count)
     madvise(slab->base, slab->slot * count, MADV_NOHUGEPAGE);
     slab->next = stacks->slabs;
     stacks->slabs = slab;
+    stacks->count += count;
     return slab;
 }
 
@@ -224,6 +247,7 @@ static struct duet__stack *stack_prepare(struct duet__slab *slab, size_t number)
         guard_canary(stack);
     stack->starter = NULL;
     stack->slab = slab;
+    stack->home = slab->home;
     return stack;
 }
 
@@ -243,26 +267,6 @@ static struct duet__stack *fresh_stack(struct duet__stacks *stacks)
 }
 
 /* ---- Reuse ---- */
-
-static inline void one_warm_less(struct duet__stacks *stacks)
-{
-    if (--stacks->warm_count < stacks->warm_least)
-        stacks->warm_least = stacks->warm_count;
-}
-
-static struct duet__stack *pop_warm(struct duet__stacks *stacks)
-{
-    struct duet__stack *stack = stacks->warm_newest;
-    if (!stack)
-        return NULL;
-    stacks->warm_newest = stack->older;
-    if (stack->older)
-        stack->older->newer = NULL;
-    else
-        stacks->warm_oldest = NULL;
-    one_warm_less(stacks);
-    return stack;
-}
 
 static struct duet__stack *pop_cold(struct duet__stacks *stacks)
 {
@@ -284,36 +288,18 @@ static void push_cold(struct duet__stacks *stacks, struct duet__slab *slab, size
     slab->cold[slab->cold_count++] = (uint16_t)number;
 }
 
-struct duet__stack *duet__stacks_get(struct duet__stacks *stacks)
+struct duet__stack *duet__stacks_get_cold(struct duet__stacks *stacks)
 {
-    struct duet__stack *stack = pop_warm(stacks);
-    if (!stack)
-        stack = pop_cold(stacks);
+    struct duet__stack *stack = pop_cold(stacks);
     return stack ? stack : fresh_stack(stacks);
-}
-
-void duet__stacks_put(struct duet__stack *stack)
-{
-    struct duet__stacks *stacks = stack->slab->home;
-    stack->newer = NULL;
-    stack->older = stacks->warm_newest;
-    if (stack->older)
-        stack->older->newer = stack;
-    else
-        stacks->warm_oldest = stack;
-    stacks->warm_newest = stack;
-    stacks->warm_count++;
 }
 
 static struct duet__stack *pop_oldest(struct duet__stacks *stacks)
 {
-    struct duet__stack *stack = stacks->warm_oldest;
-    stacks->warm_oldest = stack->newer;
-    if (stack->newer)
-        stack->newer->older = NULL;
-    else
-        stacks->warm_newest = NULL;
-    one_warm_less(stacks);
+    struct duet__stack *stack = *duet__stacks_place(stacks, 0);
+    stacks->warm_first++;
+    if (--stacks->warm_count < stacks->warm_least)
+        stacks->warm_least = stacks->warm_count;
     return stack;
 }
 
@@ -354,8 +340,9 @@ int64_t duet__stacks_trim(struct duet__stacks *stacks, int64_t now_ns)
 
 void duet__stacks_fini(struct duet__stacks *stacks)
 {
-    for (struct duet__stack *stack = stacks->warm_newest; stack; stack = stack->older)
-        duet__co_fini(&stack->co);
+    for (size_t i = 0; i < stacks->warm_count; i++)
+        duet__co_fini(&(*duet__stacks_place(stacks, i))->co);
+    stacks->ops->free(stacks->warm);
     while (stacks->slabs) {
         struct duet__slab *slab = stacks->slabs;
         stacks->slabs = slab->next;

@@ -22,7 +22,7 @@ struct duet__stack {
     void *work; /* the user's: what runs on it */
     void *starter; /* the user's: who goes on when that ends; NULL */
     struct duet__slab *slab;
-    struct duet__stack *older, *newer; /* in the list of warm ones */
+    struct duet__stacks *home; /* constant */
 };
 
 struct duet__slab;
@@ -41,9 +41,12 @@ struct duet__stacks {
     const struct duet__stacks_ops *ops; /* constant */
     void *ctx;
     struct duet__slab *slabs;
+    size_t count; /* of stacks, in all slabs */
     struct duet__slab *cold; /* those that have free stacks without pages */
-    struct duet__stack *warm_newest, *warm_oldest; /* free, with their pages */
-    size_t warm_count;
+    /* Free, with their pages: the oldest first, in a ring with room for all there are, so that none
+     * of them is touched when another comes or goes. */
+    struct duet__stack **warm;
+    size_t warm_room, warm_first, warm_count; /* the room is a power of two */
     size_t warm_least; /* the least since `looked_ns`: so many nobody needed */
     size_t unneeded; /* of the oldest warm ones: their pages go back */
     int64_t looked_ns;
@@ -53,10 +56,31 @@ struct duet__stacks {
 /* Allocates nothing yet. size is rounded up to whole pages. */
 void duet__stacks_init(struct duet__stacks *stacks, size_t size, void (*entry)(void *stack),
                        const struct duet__stacks_ops *ops, void *ctx);
+/* In the ring, the one after so many. */
+static inline struct duet__stack **duet__stacks_place(struct duet__stacks *stacks, size_t after)
+{
+    return &stacks->warm[(stacks->warm_first + after) & (stacks->warm_room - 1)];
+}
+
+struct duet__stack *duet__stacks_get_cold(struct duet__stacks *stacks);
 /* A stack whose next switch calls or continues entry(stack). NULL: no memory. */
-struct duet__stack *duet__stacks_get(struct duet__stacks *stacks);
+static inline struct duet__stack *duet__stacks_get(struct duet__stacks *stacks)
+{
+    if (stacks->warm_count == 0)
+        return duet__stacks_get_cold(stacks);
+    struct duet__stack *stack = *duet__stacks_place(stacks, --stacks->warm_count);
+    if (stacks->warm_count < stacks->warm_least)
+        stacks->warm_least = stacks->warm_count;
+    return stack;
+}
+
 /* Back again, by the scheduler: nothing runs on it any more. */
-void duet__stacks_put(struct duet__stack *stack);
+static inline void duet__stacks_put(struct duet__stack *stack)
+{
+    struct duet__stacks *stacks = stack->home;
+    *duet__stacks_place(stacks, stacks->warm_count++) = stack;
+}
+
 /* In idle time: gives the pages of some stacks above the warm reserve, which nobody has needed for a
  * second, back to the kernel. Returns when it is to be called again; INT64_MAX: there is nothing
  * more. */
