@@ -463,16 +463,8 @@ static int may_start(duet_loop *loop, struct duet__task *task)
     return duet__timers_reserve(&loop->timers, loop->live_count + 1);
 }
 
-static int take_stack(duet_loop *loop, struct duet__task *task)
+static DUET__COLD int tell_no_stack(duet_loop *loop)
 {
-    if (loop->config.coroutines_max && loop->coroutine_count >= loop->config.coroutines_max)
-        return -EAGAIN;
-    task->stack = duet__stacks_get(task->stack_size ? duet__loop_stacks(loop, task->stack_size)
-                                                    : loop->usual_stacks);
-    if (task->stack) {
-        loop->coroutine_count++;
-        return 0;
-    }
     if (!loop->told_no_stack)
         duet__log(DUET_ERROR,
                   "loop '%s': no memory for the stack of coroutine number %zu; see "
@@ -480,6 +472,20 @@ static int take_stack(duet_loop *loop, struct duet__task *task)
                   loop->config.name, loop->coroutine_count + 1);
     loop->told_no_stack = true; /* once a loop; each of them settles with -ENOMEM */
     return -ENOMEM;
+}
+
+static inline int take_stack(duet_loop *loop, struct duet__task *task)
+{
+    struct duet__stacks *stacks = loop->usual_stacks;
+    if (loop->config.coroutines_max && loop->coroutine_count >= loop->config.coroutines_max)
+        return -EAGAIN;
+    if (task->stack_size)
+        stacks = duet__loop_stacks(loop, task->stack_size);
+    task->stack = duet__stacks_get(stacks);
+    if (!task->stack)
+        return tell_no_stack(loop);
+    loop->coroutine_count++;
+    return 0;
 }
 
 /* Of one that we have claimed. False: it cannot start: it has settled, and may be gone. */
