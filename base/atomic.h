@@ -28,6 +28,7 @@
 #define duet__or_relaxed(p, v) atomic_fetch_or_explicit(p, v, memory_order_relaxed)
 #define duet__or_acq_rel(p, v) atomic_fetch_or_explicit(p, v, memory_order_acq_rel)
 #define duet__or_release(p, v) atomic_fetch_or_explicit(p, v, memory_order_release)
+#define duet__and_release(p, v) atomic_fetch_and_explicit(p, v, memory_order_release)
 #define duet__and_acquire(p, v) atomic_fetch_and_explicit(p, v, memory_order_acquire)
 
 /* Compare and swap: on failure *expected is what was there, read relaxed. */

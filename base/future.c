@@ -2,6 +2,7 @@
 #include "check.h"
 #include "clock.h"
 #include "context.h"
+#include "cpu.h"
 #include "future_impl.h"
 #include "log.h"
 #include "work.h"
@@ -10,6 +11,10 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+
+enum {
+    LOOKS = 100, /* at a lock, before a sleep */
+};
 
 duet_future *duet__future_alloc_named(size_t size, const char *name)
 {
@@ -153,49 +158,112 @@ void duet_future_unref(duet_future *f)
 
 /* ---- Settling ---- */
 
-bool duet__future_watch(duet_future *f)
+uint64_t duet__future_lock_slowly(duet_future *f, uint64_t also)
 {
-    if (duet__future_is_settled(f))
-        return false;
-    if (duet__load_relaxed(&f->word) & DUET__FUTURE_WATCHED) /* only settled under the lock, then */
-        return true;
-    /* Acquires the result, if there is one after all. Pairs as in duet__future_is_settled(). */
-    return !(duet__or_acq_rel(&f->word, DUET__FUTURE_WATCHED) & DUET__FUTURE_SETTLED);
+    uint64_t sleeps = 0;
+    /* The holder is a few instructions from the end: look a little before sleeping. */
+    for (int looks = duet__cpu_count() > 1 ? LOOKS : 0;; looks--) {
+        uint64_t word = duet__load_relaxed(&f->word);
+        uint64_t wants = (word & DUET__FUTURE_LOCKED ? DUET__FUTURE_SLEEPERS : also) |
+                         DUET__FUTURE_LOCKED | sleeps;
+        if ((word & DUET__FUTURE_LOCKED) && looks > 0) {
+            duet__cpu_relax();
+        } else if (duet__cas_acq_rel(&f->word, &word, word | wants)) { /* as in line */
+            if (!(word & DUET__FUTURE_LOCKED))
+                return word;
+            /* Woken by the duet__future_unlock() that reads SLEEPERS. Whoever has slept leaves it
+             * behind, since others may sleep too: at worst one wake-up too many. */
+            sleeps = DUET__FUTURE_SLEEPERS;
+            duet__futex_wait(duet__future_half(f), (uint32_t)(word | wants), DUET__NEVER);
+        }
+    }
 }
 
 bool duet__future_enqueue(duet_future *f, struct duet__waiter *waiter)
 {
-    duet__lock(&f->lock);
-    bool pending = duet__future_watch(f);
+    bool pending = !(duet__future_lock(f, DUET__FUTURE_WATCHED) & DUET__FUTURE_SETTLED);
     if (pending)
         duet__list_append(&f->waiters, &waiter->link);
-    duet__unlock(&f->lock);
+    duet__future_unlock(f);
     return pending;
+}
+
+bool duet__future_leave(duet_future *f, struct duet__waiter *waiter)
+{
+    duet__future_lock(f, 0);
+    bool queued = duet__list_linked(&waiter->link);
+    if (queued)
+        duet__list_remove(&waiter->link);
+    duet__future_unlock(f);
+    return queued;
+}
+
+/* Under the lock, so that one added late cannot overtake: it goes last or finds us settled. Those
+ * who are to be fired once more, without it, come into `later`. */
+static inline void fire_waiters(duet_future *f, struct duet__list *later)
+{
+    duet__list_init(later);
+    for (struct duet__waiter *waiter; (waiter = duet__waiter_pop(&f->waiters)) != NULL;)
+        if (waiter->fire(waiter, f))
+            duet__list_append(later, &waiter->link);
+}
+
+static void tell_later(duet_future *f, struct duet__list *later, void *group)
+{
+    for (struct duet__waiter *waiter; (waiter = duet__waiter_pop(later)) != NULL;)
+        duet__waiter_tell(waiter);
+    if (group)
+        f->member.settled(f, group);
 }
 
 bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state)
 {
     struct duet__list later;
-    duet__list_init(&later);
-    duet__lock(&f->lock);
-    if (duet__future_is_settled(f)) {
-        duet__unlock(&f->lock);
+    if (duet__future_lock(f, 0) & DUET__FUTURE_SETTLED) {
+        duet__future_unlock(f);
         return false;
     }
     f->result = result;
     /* Publishes the result. Pairs with the acquire in duet__future_is_settled(). */
     duet__or_release(&f->word, DUET__FUTURE_SETTLED | also_state);
-    /* Under the lock, so that one added late cannot overtake: it goes last or finds us settled. */
-    for (struct duet__waiter *waiter; (waiter = duet__waiter_pop(&f->waiters)) != NULL;)
-        if (waiter->fire(waiter, f))
-            duet__list_append(&later, &waiter->link);
+    fire_waiters(f, &later);
     void *group = duet__load_relaxed(&f->member.group); /* under the lock */
-    duet__unlock(&f->lock);
-    for (struct duet__waiter *waiter; (waiter = duet__waiter_pop(&later)) != NULL;)
-        duet__waiter_tell(waiter);
-    if (group)
-        f->member.settled(f, group);
+    duet__future_unlock(f);
+    tell_later(f, &later, group);
     return true;
+}
+
+/* Unlocks and lets go of so many of our references in one step. */
+static inline void unlock_and_unref(duet_future *f, unsigned refs)
+{
+    _Atomic uint32_t *half = duet__future_half(f);
+    uint64_t word = duet__load_relaxed(&f->word), next;
+    do {
+        next = (word & ~(uint64_t)(DUET__FUTURE_LOCKED | DUET__FUTURE_SLEEPERS)) -
+               refs * (uint64_t)DUET__FUTURE_REFERENCE;
+        /* As in duet__future_unlock() and duet_future_unref(). */
+    } while (!duet__cas_acq_rel(&f->word, &word, next));
+    if (word & DUET__FUTURE_SLEEPERS)
+        duet__futex_wake(half); /* an address: it may be gone */
+    if (next < DUET__FUTURE_REFERENCE)
+        last_unref(f);
+}
+
+/* Likewise, of one that somebody watches, or did. */
+static void finish_watched(duet_future *f, uint32_t also_state, unsigned refs)
+{
+    struct duet__list later;
+    duet__future_lock(f, DUET__FUTURE_SETTLED | also_state);
+    fire_waiters(f, &later);
+    void *group = duet__load_relaxed(&f->member.group); /* under the lock */
+    if (!group && duet__list_empty(&later)) {
+        unlock_and_unref(f, refs);
+        return;
+    }
+    duet__future_unlock(f);
+    tell_later(f, &later, group);
+    if (refs > 0)
+        duet_future_unref(f);
 }
 
 void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state, unsigned refs)
@@ -203,16 +271,14 @@ void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state
     uint64_t word = duet__load_relaxed(&f->word), next;
     f->result = result;
     do {
-        if (word & DUET__FUTURE_WATCHED) {
-            duet__future_settle(f, result, also_state);
-            if (refs > 0)
-                duet_future_unref(f);
+        if (word & (DUET__FUTURE_WATCHED | DUET__FUTURE_LOCKED)) {
+            finish_watched(f, also_state, refs);
             return;
         }
         next = (word - refs * (uint64_t)DUET__FUTURE_REFERENCE) | DUET__FUTURE_SETTLED | also_state;
         /* Publishes the result, and what this owner did, as duet_future_unref() does; acquires, if
          * it is the last one, what all did. Pairs with duet__future_is_settled(), unref, and
-         * duet__future_watch(). */
+         * duet__future_lock(). */
     } while (!duet__cas_acq_rel(&f->word, &word, next));
     if (next < DUET__FUTURE_REFERENCE)
         last_unref(f);
@@ -260,7 +326,11 @@ static int sleep_until_settled(duet_future *f, struct duet__parker *parker, duet
     duet__waiter_init(&waiter, parker);
     if (!duet__future_enqueue(f, &waiter))
         return 0;
-    return duet__wait_claimed(&waiter, &f->lock, by, shielded);
+    int rc = duet__park(parker, by, shielded);
+    if (rc == 0 || duet__future_leave(f, &waiter))
+        return rc;
+    duet__park_token(parker); /* its claimer is between its claim and its unpark */
+    return 0;
 }
 
 /* The wait may have failed while the result came in: a settled future gives its result. */
@@ -463,11 +533,11 @@ static bool promise_may_settle(const duet_future *f, struct duet__look *look)
 {
     if (!f->settler_holds)
         return duet__look_at_threads(look);
-    struct duet__lock *lock = (struct duet__lock *)&f->lock;
+    duet_future *locked = (duet_future *)f;
     uint64_t count = duet__look_count();
     uint32_t waiting = 0;
     bool may = false;
-    duet__lock(lock);
+    duet__future_lock(locked, 0);
     duet__list_for_each(link, &f->waiters)
     {
         struct duet__parker *parker = duet__container(link, struct duet__waiter, link)->parker;
@@ -477,7 +547,7 @@ static bool promise_may_settle(const duet_future *f, struct duet__look *look)
             may = true;
         waiting += duet__look_is_new(parker, count);
     }
-    duet__unlock(lock);
+    duet__future_unlock(locked);
     /* A look: who holds one may let go of it meanwhile, and then has us searched again. */
     uint64_t word = duet__load_relaxed((_Atomic uint64_t *)&f->word);
     if (!may && word / DUET__FUTURE_REFERENCE > waiting)

@@ -2,6 +2,7 @@
 #pragma once
 #include "block.h"
 #include "fork.h"
+#include "futex.h"
 #include "graph.h"
 #include "list.h"
 #include "lock.h"
@@ -9,13 +10,17 @@
 
 #include <duet/future.h>
 
-/* THE WORD of a future holds its state and counts its references, so that a work which nobody waits
- * for settles and lets go of itself in one step. Settling makes the one transition that matters;
- * LOOKED and TAKEN are only ever added to a settled future. Every change is a read-modify-write.
+/* THE WORD of a future holds its state, counts its references, and is the lock of its waiters: so a
+ * work which nobody waits for settles and lets go of itself in one step, and one that somebody waits
+ * for in two. Settling makes the one transition that matters; LOOKED and TAKEN are only ever added to
+ * a settled future. Every change is a read-modify-write, but by who has the only reference.
  *
- * WATCHED says that who settles it has somebody to tell, and so needs the lock. It is set under the
- * lock, in the step that finds the future pending: so either the settler sees it, or who sets it
- * sees SETTLED. */
+ * WATCHED says that who settles it has somebody to tell, and so needs the lock. It is set in the step
+ * that takes the lock and finds the future pending: so either the settler sees it, or who sets it
+ * sees SETTLED.
+ *
+ * THE LOCK is base/lock.h's, in two bits: LOCKED, and SLEEPERS if somebody may sleep on the half of
+ * the word in which they are. Whoever has it has a reference, or is lent one meanwhile. */
 enum duet__future_state {
     DUET__FUTURE_PENDING = 0,
     DUET__FUTURE_SETTLED = 1, /* result is constant from here on */
@@ -24,7 +29,9 @@ enum duet__future_state {
     DUET__FUTURE_REFUSED = 8, /* settled at birth: the work was never accepted */
     DUET__FUTURE_WATCHED = 16, /* it has waiters or a group, or had them */
     DUET__FUTURE_CALLS = 32, /* … a callback among them, or had one */
-    DUET__FUTURE_REFERENCE = 64, /* the unit; the bits from here on count */
+    DUET__FUTURE_LOCKED = 64, /* somebody has the lock */
+    DUET__FUTURE_SLEEPERS = 128, /* … and others may sleep for it */
+    DUET__FUTURE_REFERENCE = 256, /* the unit; the bits from here on count */
 };
 
 /* What tells kinds of work apart. */
@@ -56,18 +63,17 @@ struct duet__member {
 /* Owned by its references: each handle, and the work itself until it has settled. */
 struct duet_future {
     _Atomic uint64_t word; /* see THE WORD */
-    struct duet__lock lock; /* guards waiters and member.group */
     uint32_t process; /* in which it lives: duet__process */
+    bool settler_holds; /* a promise: DUET_SETTLER_HOLDS */
+    uint8_t
+        shelf; /* where its block of memory goes (block.h); of one that has a block of its own */
     duet_result result; /* written once, before SETTLED */
     const struct duet__future_ops *ops;
     void (*drop_result)(void *ptr);
     const char *name; /* in the same block of memory; NULL: unnamed */
-    struct duet__list waiters;
+    struct duet__list waiters; /* this, and member.group: guarded by the lock in the word */
     struct duet__member member;
     _Atomic uint64_t id; /* 0 until somebody asks for it, or for the name of an unnamed one */
-    bool settler_holds; /* a promise: DUET_SETTLER_HOLDS */
-    uint8_t
-        shelf; /* where its block of memory goes (block.h); of one that has a block of its own */
 };
 
 static inline void duet__future_init(duet_future *f, const struct duet__future_ops *ops,
@@ -75,7 +81,6 @@ static inline void duet__future_init(duet_future *f, const struct duet__future_o
 {
     /* Nobody else can see it yet. */
     duet__store_relaxed(&f->word, DUET__FUTURE_REFERENCE * (uint64_t)refs);
-    duet__store_relaxed(&f->lock.word, 0);
     f->process = duet__process;
     f->result = duet_ok();
     f->ops = ops;
@@ -95,10 +100,39 @@ bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state
 void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state, unsigned refs);
 /* Likewise, by who has made it and run it and has not given the handle away yet. */
 void duet__future_finish_unseen(duet_future *f, duet_result result);
-/* Under the lock: from here on who settles it takes the lock. False: it has settled. */
-bool duet__future_watch(duet_future *f);
+uint64_t duet__future_lock_slowly(duet_future *f, uint64_t also);
+/* By who has a reference, or is lent one: takes the lock, and sets also these marks: the word as it
+ * was before. With WATCHED: unless it had SETTLED, who settles it from here on takes the lock. */
+static inline uint64_t duet__future_lock(duet_future *f, uint64_t also)
+{
+    uint64_t word = duet__load_relaxed(&f->word);
+    uint64_t next = word | DUET__FUTURE_LOCKED | also;
+    if (word & DUET__FUTURE_LOCKED)
+        return duet__future_lock_slowly(f, also);
+    /* Acquires what the last holder wrote, and the result; pairs with the release in
+     * duet__future_unlock(). Releases the result if it settles. */
+    bool locked = also & DUET__FUTURE_SETTLED ? duet__cas_acq_rel(&f->word, &word, next)
+                                              : duet__cas_acquire(&f->word, &word, next);
+    return locked ? word : duet__future_lock_slowly(f, also);
+}
+/* The half of the word that has the marks: a futex. An address only. */
+static inline _Atomic uint32_t *duet__future_half(duet_future *f)
+{
+    _Atomic uint32_t *halves = (void *)&f->word;
+    return &halves[__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__];
+}
+static inline void duet__future_unlock(duet_future *f)
+{
+    /* Publishes what was written under the lock. Pairs with the acquire in duet__future_lock(). */
+    uint64_t before =
+        duet__and_release(&f->word, ~(uint64_t)(DUET__FUTURE_LOCKED | DUET__FUTURE_SLEEPERS));
+    if (before & DUET__FUTURE_SLEEPERS)
+        duet__futex_wake(duet__future_half(f));
+}
 /* Appends the waiter; false: it has settled, and is in no queue. */
 bool duet__future_enqueue(duet_future *f, struct duet__waiter *waiter);
+/* Takes it out again; false: it is in no queue, since somebody has claimed it. */
+bool duet__future_leave(duet_future *f, struct duet__waiter *waiter);
 duet_future *duet__future_alloc_named(size_t size, const char *name);
 /* A future, or a work that begins with one, in a block of its own of `size` bytes, with so many
  * more behind it for its name: uninitialised, but for `shelf` and the name. NULL: no memory. */

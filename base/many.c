@@ -72,12 +72,8 @@ static void dequeue_all(struct first_wait *wait, struct one_of *ones, duet_futur
                         size_t n, struct duet__parker *parker)
 {
     for (size_t i = 0; i < n; i++) {
-        duet__lock(&fs[i]->lock);
-        if (duet__list_linked(&ones[i].waiter.link)) {
-            duet__list_remove(&ones[i].waiter.link);
+        if (duet__future_leave(fs[i], &ones[i].waiter))
             wait->queued--;
-        }
-        duet__unlock(&fs[i]->lock);
     }
     for (; wait->consumed < wait->queued; wait->consumed++)
         duet__park_token(parker);

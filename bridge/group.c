@@ -139,9 +139,9 @@ static void member_settled(duet_future *f, void *arg)
 static void add_member(struct group *group, duet_future *f, bool kept)
 {
     bool waited_for = false;
-    duet__lock(&f->lock);
+    bool settled = duet__future_lock(f, DUET__FUTURE_WATCHED) & DUET__FUTURE_SETTLED;
+    bool cancelled = false;
     duet__check(!duet__load_relaxed(&f->member.group), "a future is in one group at most");
-    bool settled = !duet__future_watch(f), cancelled = false;
     if (!settled || kept) {
         duet__lock(&group->lock);
         duet__store_relaxed(&f->member.group, group); /* under both locks */
@@ -155,7 +155,7 @@ static void add_member(struct group *group, duet_future *f, bool kept)
     }
     if (cancelled)
         duet_future_ref(f); /* once unlocked, it may settle and be let go of at any moment */
-    duet__unlock(&f->lock);
+    duet__future_unlock(f);
     if (settled && is_failure(f))
         note_failure(group, f);
     if (cancelled) {
@@ -190,13 +190,13 @@ duet_future *duet_group_add(duet_group *public, duet_future *f)
 /* The task was not accepted: the group is as if it had never been in it. */
 static void remove_member(struct group *group, duet_future *f)
 {
-    duet__lock(&f->lock);
+    duet__future_lock(f, 0);
     duet__store_relaxed(&f->member.group, NULL);
     duet__lock(&group->lock);
     duet__list_remove(&f->member.link);
     member_gone(group);
     duet__unlock(&group->lock);
-    duet__unlock(&f->lock);
+    duet__future_unlock(f);
 }
 
 /* Of a spawned task that its loop did not accept: lets go of it. Returns the error of the spawn. */
@@ -362,9 +362,9 @@ int duet_group_close(duet_group *public)
     wait_members(public, DUET_NEVER, DUET__WAIT_ENDS);
     for (struct duet__list *link; (link = duet__list_pop(&group->members)) != NULL;) {
         duet_future *f = future_of(link);
-        duet__lock(&f->lock);
+        duet__future_lock(f, 0);
         duet__store_relaxed(&f->member.group, NULL);
-        duet__unlock(&f->lock);
+        duet__future_unlock(f);
         duet_future_unref(f);
     }
     duet_future_unref(group->failed); /* reported now if no wait returned it */

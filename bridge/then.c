@@ -80,15 +80,13 @@ int duet_future_then(duet_future *f, duet_loop *loop, duet_callback *fn, void *a
     then->drop = drop;
     then->context = duet__context_inherit();
     bool posted = true;
-    if (!settled)
-        duet__lock(&f->lock);
-    if (!settled && duet__future_watch(f)) {
-        duet__or_relaxed(&f->word, DUET__FUTURE_CALLS); /* a mark; a look at it may come before */
+    uint64_t marks = DUET__FUTURE_WATCHED | DUET__FUTURE_CALLS; /* a look at them may come before */
+    if (!settled && !(duet__future_lock(f, marks) & DUET__FUTURE_SETTLED))
         duet__list_append(&f->waiters, &then->waiter.link);
-    } else
+    else
         posted = duet__port_post(loop->port, &then->node);
     if (!settled)
-        duet__unlock(&f->lock);
+        duet__future_unlock(f);
     if (!posted)
         then_free(then);
     return posted ? 0 : -ESHUTDOWN;
@@ -103,7 +101,7 @@ bool duet_future_forget(duet_future *f, duet_callback *fn, void *arg)
     }
     if (duet__is_foreign(f->process))
         return false;
-    duet__lock(&f->lock);
+    duet__future_lock(f, 0);
     duet__list_for_each(link, &f->waiters)
     {
         struct duet__waiter *waiter = duet__container(link, struct duet__waiter, link);
@@ -114,7 +112,7 @@ bool duet_future_forget(duet_future *f, duet_callback *fn, void *arg)
             break;
         }
     }
-    duet__unlock(&f->lock);
+    duet__future_unlock(f);
     if (found)
         then_free(found);
     return found != NULL;

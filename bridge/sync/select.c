@@ -202,27 +202,26 @@ static void enqueue_all(struct select *select, struct duet__parker *parker)
     }
 }
 
-static struct duet__lock *lock_of(const duet_case *one)
+static bool leave_event(struct duet__event *event, struct duet__waiter *waiter)
 {
-    return one->kind == DUET_CASE_FUTURE ? &((duet_future *)one->on)->lock
-                                         : &((struct duet__event *)one->on)->queue.lock;
+    duet__lock(&event->queue.lock);
+    bool linked = duet__list_linked(&waiter->link);
+    if (linked) {
+        duet__list_remove(&waiter->link);
+        duet__event_left(event);
+    }
+    duet__unlock(&event->queue.lock);
+    return linked;
 }
 
 /* True: somebody has claimed it, whose token is to come. */
 static bool leave(const duet_case *one, struct place *place)
 {
+    struct duet__waiter *waiter = &place->waiter.waiter;
     if (is_chan(one))
-        return !duet__chan_leave(one->on, &place->waiter.waiter);
-    struct duet__lock *lock = lock_of(one);
-    duet__lock(lock);
-    bool linked = duet__list_linked(&place->waiter.waiter.link);
-    if (linked) {
-        duet__list_remove(&place->waiter.waiter.link);
-        if (one->kind == DUET_CASE_EVENT)
-            duet__event_left(one->on);
-    }
-    duet__unlock(lock);
-    return !linked;
+        return !duet__chan_leave(one->on, waiter);
+    return one->kind == DUET_CASE_FUTURE ? !duet__future_leave(one->on, waiter)
+                                         : !leave_event(one->on, waiter);
 }
 
 /* From then on nobody else knows of us. */

@@ -6,7 +6,7 @@
 /* True while a check of that broken variant runs: the order named is taken for relaxed. */
 struct model_weak {
     bool cas_release, cas_acq_rel, exchange_acquire, load_acquire, store_release, cas_acquire,
-        exchange_release, or_release;
+        exchange_release, or_release, and_release;
     bool lose_or; /* an `or` only reads */
 };
 extern struct model_weak model_weak;
@@ -36,6 +36,7 @@ extern struct model_weak model_weak;
 #define duet__or_relaxed(p, v) MODEL_RMW(p, MODEL_OR, v, MODEL_RELAXED)
 #define duet__or_acq_rel(p, v) MODEL_RMW(p, MODEL_OR, model_weak.lose_or ? 0 : (v), MODEL_ACQ_REL)
 #define duet__or_release(p, v) MODEL_RMW(p, MODEL_OR, v, MODEL_ORDER(or_release, MODEL_RELEASE))
+#define duet__and_release(p, v) MODEL_RMW(p, MODEL_AND, v, MODEL_ORDER(and_release, MODEL_RELEASE))
 #define duet__and_acquire(p, v) MODEL_RMW(p, MODEL_AND, v, MODEL_ACQUIRE)
 #define duet__cas_relaxed(p, expected, v)                                                          \
     model_cas(p, sizeof *(p), expected, (uint64_t)(v), MODEL_RELAXED)

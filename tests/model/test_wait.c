@@ -14,7 +14,7 @@ static duet_future *future;
 static struct duet__parker waiter_parkers[2], other_parker;
 static uint64_t data;
 static int outcome[2];
-static bool leaves_without_asking, takes_itself_for_alone, may_expire, work_is_referenced;
+static bool leaves_without_asking, hides, takes_itself_for_alone, may_expire, work_is_referenced;
 
 /* ---- The wait ---- */
 
@@ -24,12 +24,22 @@ static int careless_wait(duet_future *f, struct duet__parker *here, duet_deadlin
     static struct duet__waiter waiters[2];
     struct duet__waiter *waiter = &waiters[here - waiter_parkers];
     duet__waiter_init(waiter, here);
-    duet__lock(&f->lock);
-    bool pending = !duet__future_is_settled(f);
+    return duet__future_enqueue(f, waiter) ? duet__park(here, by, false) : 0;
+}
+
+/* Another: it joins the queue, and does not say so. */
+static int hidden_wait(duet_future *f, struct duet__parker *here, duet_result *ret)
+{
+    static struct duet__waiter waiters[2];
+    struct duet__waiter *waiter = &waiters[here - waiter_parkers];
+    duet__waiter_init(waiter, here);
+    bool pending = !(duet__future_lock(f, 0) & DUET__FUTURE_SETTLED);
     if (pending)
         duet__list_append(&f->waiters, &waiter->link);
-    duet__unlock(&f->lock);
-    return pending ? duet__park(here, by, false) : 0;
+    duet__future_unlock(f);
+    int rc = pending ? duet__park(here, DUET_NEVER, false) : 0;
+    *ret = f->result;
+    return rc;
 }
 
 static void wait_thread(void *arg)
@@ -39,6 +49,7 @@ static void wait_thread(void *arg)
     duet_deadline by = may_expire ? (duet_deadline){1000} : DUET_NEVER;
     duet_result result = duet_err(-EIO);
     *ret = leaves_without_asking ? careless_wait(future, here, by)
+           : hides               ? hidden_wait(future, here, &result)
                                  : duet_future_wait(future, by, &result);
     if (*ret == 0)
         model_assert(duet__plain_read(&data) == 42); /* what the settler wrote before is seen */
@@ -192,6 +203,29 @@ static void lock_thread(void *arg)
     duet__unlock(&lock);
 }
 
+static void future_lock_thread(void *arg)
+{
+    (void)arg;
+    duet__future_lock(future, 0);
+    uint64_t seen = duet__plain_read(&counter);
+    duet__plain_write(&counter, seen + 1);
+    duet__future_unlock(future);
+}
+
+static void setup_future_lock(void)
+{
+    reset(false);
+    counter = 0;
+    for (int i = 0; i < 3; i++)
+        model_spawn(future_lock_thread, NULL, &other_parker);
+}
+
+static void finally_future_lock(void)
+{
+    model_assert(counter == 3);
+    model_assert(model_newest(&future->word, sizeof future->word) == DUET__FUTURE_REFERENCE);
+}
+
 static void setup_lock(void)
 {
     reset(false);
@@ -231,6 +265,24 @@ int main(void)
     wrong += model_check("lock: unlock wakes nobody", 4, setup_lock, finally_lock, MODEL_FAILS);
     model_kernel.lose_futex_wake = false;
 
+    wrong += model_check("future's lock: excludes, and wakes who sleeps", 4, setup_future_lock,
+                         finally_future_lock, MODEL_HOLDS);
+
+    model_weak.and_release = true;
+    wrong += model_check("future's lock: unlock does not release", 4, setup_future_lock,
+                         finally_future_lock, MODEL_FAILS);
+    model_weak.and_release = false;
+
+    model_weak.cas_acquire = true;
+    wrong += model_check("future's lock: lock does not acquire", 4, setup_future_lock,
+                         finally_future_lock, MODEL_FAILS);
+    model_weak.cas_acquire = false;
+
+    model_kernel.lose_futex_wake = true;
+    wrong += model_check("future's lock: unlock wakes nobody", 4, setup_future_lock,
+                         finally_future_lock, MODEL_FAILS);
+    model_kernel.lose_futex_wake = false;
+
     wrong += model_check("wait: two wait, one settles", 3, setup_plain, finally_plain, MODEL_HOLDS);
 
     model_weak.cas_acq_rel = true;
@@ -254,10 +306,14 @@ int main(void)
     wrong += model_check("finish: two wait for a work that ends", 3, setup_finish, finally_plain,
                          MODEL_HOLDS);
 
-    model_weak.lose_or = true;
+    hides = true;
     wrong += model_check("finish: who waits does not say so", 3, setup_finish, finally_plain,
                          MODEL_FAILS);
-    model_weak.lose_or = false;
+    hides = false;
+
+    model_kernel.lose_futex_wake = true;
+    wrong += model_check("finish: nobody is woken", 3, setup_finish, finally_plain, MODEL_FAILS);
+    model_kernel.lose_futex_wake = false;
 
     model_weak.cas_acq_rel = true;
     wrong += model_check("finish: does not release", 3, setup_finish, finally_plain, MODEL_FAILS);
