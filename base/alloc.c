@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    LINE = 64 /* bytes of the cache */
+};
+
 static duet_allocator allocator; /* constant from the first allocation on */
 /* Set by the first allocation, for good. Relaxed: who sets the allocator while another thread
  * allocates for the first time breaks the rule that it comes first; this catches the common case. */
@@ -42,6 +46,15 @@ void *duet__alloc(size_t size)
 {
     note_use();
     return allocator.alloc ? allocator.alloc(allocator.ctx, size) : malloc(size);
+}
+
+void *duet__alloc_lines(size_t size)
+{
+    void *block;
+    note_use();
+    if (allocator.alloc)
+        return allocator.alloc(allocator.ctx, size);
+    return posix_memalign(&block, LINE, size) == 0 ? block : NULL;
 }
 
 void *duet__alloc_zeroed(size_t count, size_t size)

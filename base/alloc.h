@@ -6,6 +6,8 @@
 
 /* Has the program set them? Constant from the first allocation on. */
 bool duet__alloc_is_users(void);
+/* As malloc(); from the beginning of a line of the cache, if it is the C library's memory. */
+void *duet__alloc_lines(size_t size);
 /* As malloc(), calloc(), realloc(), strdup(), free(). */
 void *duet__alloc(size_t size);
 void *duet__alloc_zeroed(size_t count, size_t size);

@@ -1,6 +1,8 @@
 #include "block.h"
 #include "alloc.h"
+#include "cpu.h"
 #include "fork.h"
+#include "list.h"
 #include "lock.h"
 
 #include <pthread.h>
@@ -17,151 +19,195 @@
 #endif
 
 enum {
-    BATCH = 64, /* blocks */
-    DEPOT_MOST = 1024, /* batches of each size: of tasks 20 MiB */
+    LINE = 64, /* bytes of the cache */
+    PLACES = 62, /* of a magazine, so that it is eight lines */
+    FETCHED = 16, /* lines of blocks at a time: as many as a processor waits for at once */
+    DEPOT_MOST = 1024, /* full magazines of each size: of tasks 20 MiB; and so many empty ones */
     DEPOT_KEPT = 4, /* likewise, whatever nobody needs */
     TRIM_MOST = 4, /* likewise, given back at once */
     TRIM_EVERY_NS = 10000000,
     UNNEEDED_NS = 1000000000,
 };
 
+/* Owned by a thread's shelf or by the depot. */
+struct duet__magazine {
+    struct duet__magazine *next; /* in the depot */
+    size_t count; /* of blocks, while it is at nobody's hand */
+    void *blocks[PLACES];
+};
+
 bool duet__blocks_keep = KEEPS;
 _Thread_local struct duet__shelf duet__shelves[DUET__SHELVES + 1];
 
-/* Whole batches of one size. The lock guards all; the atomics are read without it for a look. */
-static struct depot {
-    struct duet__lock lock;
-    struct duet__block *first;
+/* The depot's lock guards it; the atomics are read without it for a look. */
+struct pile {
+    struct duet__magazine *first;
     _Atomic uint32_t count;
     uint32_t least; /* the least count for a while: so many nobody needed */
     uint32_t unneeded; /* … and go back */
     _Atomic int64_t trim_ns; /* when it is looked at again */
+};
+
+/* Magazines of one size, in a cache line of their own. */
+static struct depot {
+    _Alignas(LINE) struct duet__lock lock;
+    struct pile full; /* or not quite, of threads that have ended */
+    struct pile empty;
 } depots[DUET__SHELVES + 1];
+
+/* ---- Magazines ---- */
+
+static struct duet__magazine *magazine_new(void)
+{
+    struct duet__magazine *magazine = duet__alloc_lines(sizeof *magazine);
+    if (!magazine)
+        return NULL;
+    magazine->count = 0;
+    return magazine;
+}
+
+static void magazine_free(struct duet__magazine *magazine)
+{
+    if (!magazine)
+        return;
+    while (magazine->count > 0)
+        duet__free(magazine->blocks[--magazine->count]);
+    duet__free(magazine);
+}
 
 /* ---- The depot ---- */
 
-static void free_batch(struct duet__block *block)
-{
-    while (block) {
-        struct duet__block *next = block->next;
-        duet__free(block);
-        block = next;
-    }
-}
-
 /* Under the lock, which orders the count too. */
-static struct duet__block *pop_batch(struct depot *depot)
+static struct duet__magazine *pop(struct pile *pile)
 {
-    struct duet__block *batch = depot->first;
-    if (!batch)
+    struct duet__magazine *magazine = pile->first;
+    if (!magazine)
         return NULL;
-    uint32_t left = duet__load_relaxed(&depot->count) - 1;
-    depot->first = batch->next_batch;
-    duet__store_relaxed(&depot->count, left);
-    if (left < depot->least)
-        depot->least = left;
-    return batch;
+    uint32_t left = duet__load_relaxed(&pile->count) - 1;
+    pile->first = magazine->next;
+    duet__store_relaxed(&pile->count, left);
+    if (left < pile->least)
+        pile->least = left;
+    return magazine;
 }
 
-static struct duet__block *take_batch(struct depot *depot)
+/* Likewise. The magazine, if there is no room for it or it is NULL. */
+static struct duet__magazine *push(struct pile *pile, struct duet__magazine *magazine)
 {
-    if (duet__load_relaxed(&depot->count) == 0) /* a look */
-        return NULL;
+    uint32_t count = duet__load_relaxed(&pile->count);
+    if (!magazine || count >= DEPOT_MOST)
+        return magazine;
+    magazine->next = pile->first;
+    pile->first = magazine;
+    duet__store_relaxed(&pile->count, count + 1);
+    return NULL;
+}
+
+/* Takes a magazine of one pile in exchange for another (NULL: none), which goes to the other pile.
+ * NULL: there is none, and nothing is changed. */
+static struct duet__magazine *exchange(struct depot *depot, struct pile *from, struct pile *to,
+                                       struct duet__magazine *given)
+{
     duet__lock(&depot->lock);
-    struct duet__block *batch = pop_batch(depot);
+    struct duet__magazine *taken = pop(from);
+    struct duet__magazine *left = taken ? push(to, given) : NULL;
     duet__unlock(&depot->lock);
-    return batch;
+    magazine_free(left);
+    return taken;
 }
 
-/* A whole batch, or the rest of one that a thread leaves. */
-static void give_batch(struct depot *depot, struct duet__block *batch)
+static void give(struct depot *depot, struct duet__magazine *magazine)
 {
-    if (!batch)
+    if (!magazine)
         return;
     duet__lock(&depot->lock);
-    uint32_t count = duet__load_relaxed(&depot->count); /* written under the lock */
-    bool fits = count < DEPOT_MOST;
-    if (fits) {
-        batch->next_batch = depot->first;
-        depot->first = batch;
-        duet__store_relaxed(&depot->count, count + 1);
-    }
+    struct pile *pile = magazine->count > 0 ? &depot->full : &depot->empty;
+    magazine = push(pile, magazine);
     duet__unlock(&depot->lock);
-    if (!fits)
-        free_batch(batch);
-}
-
-static void free_batches(struct duet__block *batch)
-{
-    while (batch) {
-        struct duet__block *next = batch->next_batch;
-        free_batch(batch);
-        batch = next;
-    }
+    magazine_free(magazine);
 }
 
 /* Under the lock: up to `most`, chained. */
-static struct duet__block *pop_batches(struct depot *depot, uint32_t most)
+static struct duet__magazine *pop_some(struct pile *pile, uint32_t most)
 {
-    struct duet__block *all = NULL, *batch;
-    for (; most > 0 && duet__load_relaxed(&depot->count) > DEPOT_KEPT; most--) {
-        batch = pop_batch(depot);
-        batch->next_batch = all;
-        all = batch;
+    struct duet__magazine *all = NULL, *magazine;
+    for (; most > 0 && duet__load_relaxed(&pile->count) > DEPOT_KEPT; most--) {
+        magazine = pop(pile);
+        magazine->next = all;
+        all = magazine;
     }
     return all;
 }
 
-/* Under the lock, and it is time: how many go back now. */
-static uint32_t trim_now(struct depot *depot, int64_t now_ns)
+static void free_all(struct duet__magazine *magazine)
 {
-    if (depot->unneeded == 0) { /* a new look */
-        depot->unneeded = depot->least > DEPOT_KEPT ? depot->least - DEPOT_KEPT : 0;
-        depot->least = duet__load_relaxed(&depot->count);
+    while (magazine) {
+        struct duet__magazine *next = magazine->next;
+        magazine_free(magazine);
+        magazine = next;
     }
-    uint32_t most = depot->unneeded < TRIM_MOST ? depot->unneeded : TRIM_MOST;
-    depot->unneeded -= most;
-    duet__store_relaxed(&depot->trim_ns,
-                        now_ns + (depot->unneeded > 0 ? TRIM_EVERY_NS : UNNEEDED_NS));
+}
+
+/* Under the lock, and it is time: how many go back now. */
+static uint32_t trim_now(struct pile *pile, int64_t now_ns)
+{
+    if (pile->unneeded == 0) { /* a new look */
+        pile->unneeded = pile->least > DEPOT_KEPT ? pile->least - DEPOT_KEPT : 0;
+        pile->least = duet__load_relaxed(&pile->count);
+    }
+    uint32_t most = pile->unneeded < TRIM_MOST ? pile->unneeded : TRIM_MOST;
+    pile->unneeded -= most;
+    duet__store_relaxed(&pile->trim_ns,
+                        now_ns + (pile->unneeded > 0 ? TRIM_EVERY_NS : UNNEEDED_NS));
     return most;
 }
 
-static int64_t trim(struct depot *depot, int64_t now_ns)
+/* When it is to be trimmed again; INT64_MAX: there is nothing more. */
+static int64_t trim(struct depot *depot, struct pile *pile, int64_t now_ns)
 {
-    struct duet__block *batches = NULL;
-    if (duet__load_relaxed(&depot->count) <= DEPOT_KEPT) /* a look */
+    struct duet__magazine *unneeded = NULL;
+    if (duet__load_relaxed(&pile->count) <= DEPOT_KEPT) /* a look */
         return INT64_MAX;
-    if (duet__load_relaxed(&depot->trim_ns) > now_ns) /* likewise */
-        return duet__load_relaxed(&depot->trim_ns);
+    if (duet__load_relaxed(&pile->trim_ns) > now_ns) /* likewise */
+        return duet__load_relaxed(&pile->trim_ns);
     duet__lock(&depot->lock);
-    if (duet__load_relaxed(&depot->trim_ns) <= now_ns)
-        batches = pop_batches(depot, trim_now(depot, now_ns));
+    if (duet__load_relaxed(&pile->trim_ns) <= now_ns)
+        unneeded = pop_some(pile, trim_now(pile, now_ns));
     duet__unlock(&depot->lock);
-    free_batches(batches);
-    if (duet__load_relaxed(&depot->count) <= DEPOT_KEPT)
+    free_all(unneeded);
+    if (duet__load_relaxed(&pile->count) <= DEPOT_KEPT)
         return INT64_MAX;
-    return duet__load_relaxed(&depot->trim_ns);
+    return duet__load_relaxed(&pile->trim_ns);
+}
+
+static int64_t earlier(int64_t a_ns, int64_t b_ns)
+{
+    return a_ns < b_ns ? a_ns : b_ns;
 }
 
 int64_t duet__blocks_trim(int64_t now_ns)
 {
     int64_t by_ns = INT64_MAX;
     for (unsigned i = 1; i <= DUET__SHELVES; i++) {
-        int64_t depot_ns = trim(&depots[i], now_ns);
-        if (depot_ns < by_ns)
-            by_ns = depot_ns;
+        by_ns = earlier(by_ns, trim(&depots[i], &depots[i].full, now_ns));
+        by_ns = earlier(by_ns, trim(&depots[i], &depots[i].empty, now_ns));
     }
     return by_ns;
+}
+
+static void give_back(struct depot *depot, struct pile *pile)
+{
+    duet__lock(&depot->lock);
+    struct duet__magazine *all = pop_some(pile, DEPOT_MOST);
+    duet__unlock(&depot->lock);
+    free_all(all);
 }
 
 void duet__blocks_give_back(void)
 {
     for (unsigned i = 1; i <= DUET__SHELVES; i++) {
-        struct depot *depot = &depots[i];
-        duet__lock(&depot->lock);
-        struct duet__block *batches = pop_batches(depot, DEPOT_MOST);
-        duet__unlock(&depot->lock);
-        free_batches(batches);
+        give_back(&depots[i], &depots[i].full);
+        give_back(&depots[i], &depots[i].empty);
     }
 }
 
@@ -169,20 +215,40 @@ void duet__blocks_give_back(void)
 static void reset(void)
 {
     for (unsigned i = 1; i <= DUET__SHELVES; i++)
-        depots[i] = (struct depot){.first = NULL};
+        depots[i] = (struct depot){.full.first = NULL};
 }
 DUET__IN_CHILD(reset)
 
 /* ---- A thread's shelves ---- */
+
+/* With its upper `warm` blocks ready to be taken. */
+static void load(struct duet__shelf *mine, struct duet__magazine *magazine, size_t warm)
+{
+    mine->at_hand = magazine;
+    mine->top = magazine->blocks + magazine->count;
+    mine->floor = mine->top - warm;
+    mine->end = magazine->blocks + PLACES;
+}
+
+/* The magazine at hand, which then is not; NULL: none is. */
+static struct duet__magazine *unload(struct duet__shelf *mine)
+{
+    struct duet__magazine *magazine = mine->at_hand;
+    if (magazine)
+        magazine->count = (size_t)(mine->top - magazine->blocks);
+    mine->at_hand = NULL;
+    mine->top = mine->floor = mine->end = NULL;
+    return magazine;
+}
 
 /* A thread ends: what it has goes to the others. */
 static void leave_shelves(void *shelves)
 {
     struct duet__shelf *mine = shelves;
     for (unsigned i = 1; i <= DUET__SHELVES; i++) {
-        give_batch(&depots[i], mine[i].first);
-        give_batch(&depots[i], mine[i].batch);
-        mine[i] = (struct duet__shelf){.first = NULL};
+        give(&depots[i], unload(&mine[i]));
+        give(&depots[i], mine[i].spare);
+        mine[i].spare = NULL;
     }
 }
 
@@ -201,35 +267,115 @@ static bool keeps(void)
            pthread_setspecific(key, duet__shelves) == 0;
 }
 
-/* A batch of the depot's, for a thread that will be told of its end. */
-static struct duet__block *fetch_batch(unsigned shelf)
+/* ---- Getting ---- */
+
+/* Where the C library's next block would begin a line too, this one does: it then lies in one line
+ * fewer, and that costs nothing. */
+static void *block_new(unsigned shelf, size_t size)
+{
+    if (shelf == 0)
+        return duet__alloc(size);
+    size = duet__shelf_size(shelf);
+    bool fills_lines = KEEPS && (size + DUET__BLOCK_STEP / 2) % LINE == 0;
+    return fills_lines ? duet__alloc_lines(size) : duet__alloc(size);
+}
+
+static void fetch_block(const char *block, size_t size)
+{
+    for (size_t i = 0; i < size; i += LINE)
+        duet__fetch_to_write(block + i);
+    duet__fetch_to_write(block + size - 1);
+}
+
+/* So many blocks are fetched at a time. */
+static size_t step(unsigned shelf)
+{
+    size_t blocks = FETCHED * LINE / duet__shelf_size(shelf);
+    return blocks > 2 ? blocks : 2;
+}
+
+/* Those below the floor, which then are not yet to be taken. */
+static void fetch_below(const struct duet__shelf *mine, unsigned shelf)
+{
+    void **block = mine->floor;
+    for (size_t i = step(shelf); i > 0 && block > mine->at_hand->blocks; i--)
+        fetch_block(*--block, duet__shelf_size(shelf));
+}
+
+/* While those that were fetched last are taken, the next ones come. */
+static void lower_floor(struct duet__shelf *mine, unsigned shelf)
+{
+    size_t below = (size_t)(mine->floor - mine->at_hand->blocks);
+    mine->floor -= below < step(shelf) ? below : step(shelf);
+    fetch_below(mine, shelf);
+}
+
+/* Of the depot's, in exchange for the one at hand, for a thread that will be told of its end. */
+static bool load_full(struct duet__shelf *mine, unsigned shelf)
 {
     struct depot *depot = &depots[shelf];
-    return duet__load_relaxed(&depot->count) > 0 && keeps() ? take_batch(depot) : NULL; /* a look */
+    if (duet__load_relaxed(&depot->full.count) == 0 || !keeps()) /* a look */
+        return false;
+    struct duet__magazine *empty = unload(mine);
+    struct duet__magazine *full = exchange(depot, &depot->full, &depot->empty, empty);
+    if (full)
+        load(mine, full, 0);
+    else if (empty)
+        load(mine, empty, 0);
+    if (!full)
+        return false;
+    for (size_t i = 0; i < full->count; i += LINE / sizeof full->blocks[0])
+        duet__fetch_to_write(&full->blocks[i]);
+    fetch_below(mine, shelf);
+    return true;
 }
 
 void *duet__block_get_slowly(unsigned shelf, size_t size)
 {
     struct duet__shelf *mine = &duet__shelves[shelf];
-    struct duet__block *block = mine->batch ? mine->batch : fetch_batch(shelf);
-    if (!block)
-        return duet__alloc(shelf ? duet__shelf_size(shelf) : size);
-    mine->batch = NULL;
-    mine->first = block->next;
-    mine->room = 1; /* of the whole batch that is at hand from here on */
-    return block;
+    struct duet__magazine *spare = mine->spare;
+    if (mine->at_hand && mine->floor > mine->at_hand->blocks) {
+        lower_floor(mine, shelf);
+    } else if (spare && spare->count > 0) {
+        mine->spare = unload(mine);
+        load(mine, spare, spare->count);
+    } else if (load_full(mine, shelf)) {
+        lower_floor(mine, shelf);
+    } else {
+        return block_new(shelf, size);
+    }
+    return duet__block_get(shelf, size);
+}
+
+/* ---- Putting back ---- */
+
+/* For what comes after the full one at hand, if there is one; NULL: no memory. */
+static struct duet__magazine *fetch_empty(unsigned shelf)
+{
+    struct depot *depot = &depots[shelf];
+    struct duet__shelf *mine = &duet__shelves[shelf];
+    struct duet__magazine *full = mine->spare;
+    struct duet__magazine *empty = exchange(depot, &depot->empty, &depot->full, full);
+    if (!empty && (empty = magazine_new()) != NULL)
+        give(depot, full);
+    if (empty)
+        mine->spare = unload(mine);
+    return empty;
 }
 
 void duet__block_put_slowly(unsigned shelf, void *memory)
 {
     struct duet__shelf *mine = &duet__shelves[shelf];
-    if (shelf == 0 || !keeps()) {
+    bool keep = shelf != 0 && keeps();
+    struct duet__magazine *empty = keep ? mine->spare : NULL;
+    if (empty && empty->count == 0)
+        mine->spare = unload(mine);
+    else if (keep)
+        empty = fetch_empty(shelf);
+    if (!empty) {
         duet__free(memory);
         return;
     }
-    give_batch(&depots[shelf], mine->batch);
-    mine->batch = mine->first;
-    mine->first = NULL;
-    mine->room = BATCH;
+    load(mine, empty, 0);
     duet__block_put(shelf, memory);
 }

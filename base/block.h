@@ -2,10 +2,14 @@
  * thread and let go of on another, for which a general allocator takes locks and gives the memory
  * of a burst back to the kernel each time.
  *
- * Each thread has a shelf for each size, with two batches at most; whole batches go to and come from
- * the depot that all threads share, so its lock is taken once in a batch. (J. Bonwick, J. Adams,
- * "Magazines and Vmem", USENIX 2001.) The depot is bounded, and while loops rest it shrinks by what
- * nobody has needed for a second: the least that was there in that time, as there.
+ * Each thread has a shelf for each size, with two magazines at most; whole magazines go to and come
+ * from the depot that all threads share, so its lock is taken once in a magazine. (J. Bonwick,
+ * J. Adams, "Magazines and Vmem", USENIX 2001.) The depot is bounded, and while loops rest it
+ * shrinks by what nobody has needed for a second: the least that was there in that time, as there.
+ *
+ * A magazine is an array, so that a few blocks of one that comes from the depot can be fetched at
+ * once, before they are taken: their last user was perhaps another processor, from which a line
+ * takes as long as a hundred instructions.
  *
  * Nothing is kept where somebody wants to see each block: under AddressSanitizer, and with an
  * allocator of the user's. */
@@ -21,17 +25,13 @@ enum {
     DUET__SHELVES = 32, /* so many sizes */
 };
 
-/* Owned by whoever got it; when it was put back, by a shelf or the depot. */
-struct duet__block {
-    struct duet__block *next; /* in its batch */
-    struct duet__block *next_batch; /* in the depot, of the first of a batch */
-};
-
 /* Owned by its thread, used by it alone. */
 struct duet__shelf {
-    struct duet__block *first; /* blocks at hand */
-    struct duet__block *batch; /* a whole batch besides; NULL: none */
-    uint32_t room; /* for so many more at hand */
+    void **top; /* of the magazine at hand: after its last block */
+    void **floor; /* its first block that may be taken: those below are not fetched yet */
+    void **end; /* after its last place */
+    struct duet__magazine *at_hand; /* NULL: none, as are the three */
+    struct duet__magazine *spare; /* another, full or empty; NULL: none */
 };
 
 extern _Thread_local struct duet__shelf duet__shelves[DUET__SHELVES + 1];
@@ -56,30 +56,28 @@ void duet__block_put_slowly(unsigned shelf, void *memory);
  * thread. */
 static inline void *duet__block_get(unsigned shelf, size_t size)
 {
-    struct duet__block *block = duet__shelves[shelf].first;
-    if (!block)
+    void **top = duet__shelves[shelf].top;
+    if (top == duet__shelves[shelf].floor)
         return duet__block_get_slowly(shelf, size);
-    duet__shelves[shelf].first = block->next;
-    duet__shelves[shelf].room++;
-    return block;
+    duet__shelves[shelf].top = --top;
+    return *top;
 }
 
 static inline void duet__block_put(unsigned shelf, void *memory)
 {
-    struct duet__block *block = memory;
-    if (duet__shelves[shelf].room == 0) {
+    void **top = duet__shelves[shelf].top;
+    if (top == duet__shelves[shelf].end) {
         duet__block_put_slowly(shelf, memory);
         return;
     }
-    block->next = duet__shelves[shelf].first;
-    duet__shelves[shelf].first = block;
-    duet__shelves[shelf].room--;
+    *top = memory;
+    duet__shelves[shelf].top = top + 1;
 }
 
 /* Tests only: false: none is kept. Set before the first block is put back. */
 extern bool duet__blocks_keep;
 
-/* In idle time: gives some batches of each size back that nobody has needed for a second, where the
+/* In idle time: gives some magazines of each size back that nobody has needed for a second, where the
  * depot has more than a few. Returns when it is to be called again; INT64_MAX: there is nothing
  * more. */
 int64_t duet__blocks_trim(int64_t now_ns);

@@ -86,17 +86,15 @@ void *__wrap_realloc(void *old, size_t size)
     return block;
 }
 
-void *__real_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size)
+int __real_posix_memalign(void **ret, size_t alignment, size_t size);
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size);
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size)
 {
-    if (fails_now()) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    void *block = __real_aligned_alloc(alignment, size);
-    live_blocks += block != NULL;
-    return block;
+    if (fails_now())
+        return ENOMEM;
+    int rc = __real_posix_memalign(ret, alignment, size);
+    live_blocks += rc == 0;
+    return rc;
 }
 
 char *__real_strdup(const char *text);

@@ -23,7 +23,7 @@ static atomic_int direct_calls; /* of malloc() and its kin, by duet or this prog
 __attribute__((weak)) void *__real_malloc(size_t size);
 __attribute__((weak)) void *__real_calloc(size_t count, size_t size);
 __attribute__((weak)) void *__real_realloc(void *block, size_t size);
-__attribute__((weak)) void *__real_aligned_alloc(size_t alignment, size_t size);
+__attribute__((weak)) int __real_posix_memalign(void **ret, size_t alignment, size_t size);
 __attribute__((weak)) char *__real_strdup(const char *text);
 __attribute__((weak)) void __real_free(void *block);
 
@@ -48,11 +48,11 @@ void *__wrap_realloc(void *block, size_t size)
     return __real_realloc(block, size);
 }
 
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size)
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size);
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size)
 {
     direct_calls++;
-    return __real_aligned_alloc(alignment, size);
+    return __real_posix_memalign(ret, alignment, size);
 }
 
 char *__wrap_strdup(const char *text);

@@ -4,6 +4,7 @@
 #include "block.h"
 #include "duet_test.h"
 
+#include <errno.h>
 #include <malloc.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,15 +25,15 @@ void *__wrap_malloc(size_t size)
     return memory;
 }
 
-void *__real_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size)
+int __real_posix_memalign(void **ret, size_t alignment, size_t size);
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size);
+int __wrap_posix_memalign(void **ret, size_t alignment, size_t size)
 {
     if (atomic_load(&refusing))
-        return NULL;
-    void *memory = __real_aligned_alloc(alignment, size);
-    atomic_fetch_add(&taken, memory != NULL);
-    return memory;
+        return ENOMEM;
+    int rc = __real_posix_memalign(ret, alignment, size);
+    atomic_fetch_add(&taken, rc == 0);
+    return rc;
 }
 
 void *__real_calloc(size_t count, size_t size);
