@@ -35,17 +35,30 @@
  *     release sequence (read-modify-writes), so acquiring the newest acquires all.
  *  ABA does no harm: producers only push and the consumer only takes all, so a head that went from
  *  a node to EMPTY and back to the same node leads to the same next. A producer that read PARKED
- *  and meets it again after a wake and another parking signals a consumer that really is parked. */
+ *  and meets it again after a wake and another parking signals a consumer that really is parked.
+ *
+ * FETCHING AHEAD. The consumer goes through a chain from the newest node to the oldest, and each
+ * lies where another processor has written it last: one after the other would be as slow as that
+ * is. So each node says where its producer's eighth before it lies, and that comes meanwhile. It is
+ * a guess, of an address that is never followed: the proof does not know it. */
 #pragma once
 #include "atomic.h"
+#include "cpu.h"
 
 #include <stddef.h>
+
+enum {
+    DUET__MPSC_AHEAD = 8, /* a power of two: so many nodes are on their way */
+};
 
 struct duet__node {
     struct duet__node *next;
     /* What the consumer does with it; may free it. */
     void (*run)(struct duet__node *node, void *consumer);
-    bool counted; /* it has a place in a bounded queue, to be given back when it is admitted */
+    uint64_t counted : 1; /* it has a place in a bounded queue, to be given back when admitted */
+    /* Half the address of a node that the consumer will need a little later than this one. It is
+     * only ever fetched: that node may be gone. */
+    uint64_t ahead : 63;
 };
 
 struct duet__mpsc {
@@ -66,6 +79,45 @@ enum duet__pushed {
     DUET__PUSH_REFUSED, /* closed: the node is still the caller's */
 };
 
+/* The last nodes that a thread has pushed to one queue, since it was empty. Owned by its thread; its
+ * pointers lead to what may be gone, and are never followed. */
+struct duet__trail {
+    const struct duet__mpsc *queue;
+    const struct duet__node *nodes[DUET__MPSC_AHEAD];
+    unsigned length;
+};
+
+extern _Thread_local struct duet__trail duet__trail;
+
+/* NULL: none. */
+static inline void duet__node_set_ahead(struct duet__node *node, const struct duet__node *ahead)
+{
+    node->ahead = ((uintptr_t)ahead / 2) & INT64_MAX;
+}
+
+static inline void duet__trail_begin(struct duet__trail *trail, const struct duet__mpsc *queue)
+{
+    trail->queue = queue;
+    trail->length = 0;
+}
+
+/* The one so many before the next one. */
+static inline const struct duet__node *duet__trail_back(const struct duet__trail *trail)
+{
+    return trail->length < DUET__MPSC_AHEAD ? NULL : trail->nodes[trail->length % DUET__MPSC_AHEAD];
+}
+
+static inline void duet__trail_add(struct duet__trail *trail, const struct duet__node *node)
+{
+    trail->nodes[trail->length++ % DUET__MPSC_AHEAD] = node;
+}
+
+static inline void duet__node_fetch_ahead(const struct duet__node *node)
+{
+    if (node->ahead)
+        duet__fetch_to_write((const void *)(uintptr_t)(node->ahead * 2));
+}
+
 static inline bool duet__mpsc_is_node(uintptr_t head)
 {
     return head > DUET__MPSC_CLOSED;
@@ -79,8 +131,12 @@ static inline enum duet__pushed duet__mpsc_push(struct duet__mpsc *queue, struct
             return DUET__PUSH_REFUSED;
         struct duet__node *next = duet__mpsc_is_node(head) ? (struct duet__node *)head : NULL;
         duet__plain_write(&node->next, next);
+        if (!next || duet__trail.queue != queue)
+            duet__trail_begin(&duet__trail, queue);
+        duet__node_set_ahead(node, duet__trail_back(&duet__trail));
         /* Publishes the node. Pairs with the acquire in duet__mpsc_take(). */
     } while (!duet__cas_release(&queue->head, &head, (uintptr_t)node));
+    duet__trail_add(&duet__trail, node); /* its address: it is the consumer's */
     if (__builtin_expect(duet__mpsc_is_node(head) || head == DUET__MPSC_EMPTY, 1))
         return DUET__PUSHED;
     return head == DUET__MPSC_PARKED ? DUET__PUSHED_SIGNAL : DUET__PUSHED_WAKE;
@@ -112,6 +168,7 @@ static inline struct duet__node *duet__mpsc_take(struct duet__mpsc *queue)
     struct duet__node *oldest = NULL;
     while (newest) {
         struct duet__node *next = duet__plain_read(&newest->next);
+        duet__node_fetch_ahead(newest);
         duet__plain_write(&newest->next, oldest);
         oldest = newest;
         newest = next;
