@@ -8,6 +8,7 @@
 #define FETCHES inline __attribute__((always_inline))
 
 enum {
+    LINE = 64, /* bytes of the cache */
     JOINS_A_TURN = 256,
     FEW = 2, /* due timers whose fetching does not pay */
     LINE = 64,
@@ -513,6 +514,15 @@ static void start(struct duet__node *node, void *loop)
         duet_future_unref(&task->work.future);
     else if (begin(loop, task))
         node->run(node, loop);
+}
+
+void duet__task_fetch(const struct duet__node *node)
+{
+    const char *task = (const char *)duet__container(node, const struct duet__task, node);
+    if (node->run != start)
+        return;
+    for (size_t i = 0; i < sizeof(struct duet__task); i += LINE)
+        duet__fetch_to_write(task + i);
 }
 
 static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,

@@ -39,6 +39,8 @@ struct duet__task *duet__task_new_moment(duet_loop *loop, int64_t at_ns, duet_ca
 /* Hands a new task over to its loop, which runs here; if its opts (may be NULL) and who runs here
  * say so, it has run already when this returns. 0, or of a callback at a moment: why it cannot. */
 int duet__task_ready(struct duet__task *task, const duet_opts *opts);
+/* Of a node that will run soon: if it is a task that starts then, the rest of it is fetched. */
+void duet__task_fetch(const struct duet__node *node);
 /* The coroutine that runs here; NULL: something else does. */
 struct duet__task *duet__task_here(void);
 /* Is this a coroutine of this loop? */

@@ -50,6 +50,7 @@ static void admit(duet_loop *loop)
     unsigned count = 0;
     struct duet__node *node;
     while (count < ADMIT_BUDGET && (node = duet__run_queue_pop(&loop->arrivals)) != NULL) {
+        duet__task_fetch(node);
         duet__run_queue_push(&loop->ready, node);
         count++;
     }
