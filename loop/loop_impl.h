@@ -27,6 +27,7 @@ enum {
     DUET__STACK_CLASS_LEAST = 14, /* 16 KiB */
     DUET__STACK_CLASS_MOST = 30, /* 1 GiB */
     DUET__STACK_CLASSES = DUET__STACK_CLASS_MOST - DUET__STACK_CLASS_LEAST + 1,
+    DUET__ARRIVALS_AHEAD = 16, /* a power of two: so many are on their way into the cache */
     DUET__IO_LISTS = 256,
     DUET__IO_GUESSES = 4096,
 };
@@ -85,6 +86,7 @@ struct duet_loop {
     duet_result result; /* what the coroutine came to that has just ended */
     struct duet__run_queue ready;
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
+    struct duet__node *last_arrivals[DUET__ARRIVALS_AHEAD]; /* if so many are in it, by number */
     struct duet__timers timers;
     int64_t expired_ns; /* the turn in which the last of them were due */
     size_t joined; /* sleeping coroutines whose waits have joined it */

@@ -13,13 +13,27 @@ enum {
     CROWD = 16, /* timers within one slack that are worth a wake-up together */
 };
 
+/* It may lie there for long, and leave the cache: the one so many before it tells to fetch it. */
+static void arrive(duet_loop *loop, struct duet__node *node)
+{
+    struct duet__node **last = &loop->last_arrivals[loop->arrivals.pushed % DUET__ARRIVALS_AHEAD];
+    if (duet__run_queue_count(&loop->arrivals) >= DUET__ARRIVALS_AHEAD)
+        duet__node_set_ahead(*last, node);
+    *last = node;
+    duet__node_set_ahead(node, NULL);
+    duet__run_queue_push(&loop->arrivals, node);
+}
+
 /* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
 static void receive(duet_loop *loop)
 {
     struct duet__node *node = duet__port_take(loop->port);
     while (node) {
         struct duet__node *next = node->next;
-        duet__run_queue_push(node->counted ? &loop->arrivals : &loop->ready, node);
+        if (node->counted)
+            arrive(loop, node);
+        else
+            duet__run_queue_push(&loop->ready, node);
         node = next;
     }
 }
@@ -50,6 +64,7 @@ static void admit(duet_loop *loop)
     unsigned count = 0;
     struct duet__node *node;
     while (count < ADMIT_BUDGET && (node = duet__run_queue_pop(&loop->arrivals)) != NULL) {
+        duet__node_fetch_ahead(node);
         duet__task_fetch(node);
         duet__run_queue_push(&loop->ready, node);
         count++;
