@@ -39,7 +39,7 @@
  *
  * FETCHING AHEAD. The consumer goes through a chain from the newest node to the oldest, and each
  * lies where another processor has written it last: one after the other would be as slow as that
- * is. So each node says where its producer's eighth before it lies, and that comes meanwhile. It is
+ * is. So each node says where its producer's sixteenth before it lies, and that comes meanwhile. It is
  * a guess, of an address that is never followed: the proof does not know it. */
 #pragma once
 #include "atomic.h"
@@ -48,7 +48,7 @@
 #include <stddef.h>
 
 enum {
-    DUET__MPSC_AHEAD = 8, /* a power of two: so many nodes are on their way */
+    DUET__MPSC_AHEAD = 16, /* a power of two: so many nodes are on their way */
 };
 
 struct duet__node {

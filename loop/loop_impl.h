@@ -86,6 +86,7 @@ struct duet_loop {
     duet_result result; /* what the coroutine came to that has just ended */
     struct duet__run_queue ready;
     struct duet__run_queue arrivals; /* submissions taken from the port and not yet admitted */
+    int64_t taken_ns; /* the turn in which it last looked into the port for some */
     struct duet__node *last_arrivals[DUET__ARRIVALS_AHEAD]; /* if so many are in it, by number */
     struct duet__timers timers;
     int64_t expired_ns; /* the turn in which the last of them were due */

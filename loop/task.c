@@ -11,7 +11,6 @@ enum {
     LINE = 64, /* bytes of the cache */
     JOINS_A_TURN = 256,
     FEW = 2, /* due timers whose fetching does not pay */
-    LINE = 64,
     FRAMES = 256, /* bytes of a stack: what it goes on with at first */
 };
 
@@ -521,8 +520,7 @@ void duet__task_fetch(const struct duet__node *node)
     const char *task = (const char *)duet__container(node, const struct duet__task, node);
     if (node->run != start)
         return;
-    for (size_t i = 0; i < sizeof(struct duet__task); i += LINE)
-        duet__fetch_to_write(task + i);
+    fetch_lines(task, sizeof(struct duet__task));
 }
 
 static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,

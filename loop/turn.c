@@ -11,6 +11,7 @@ enum {
     ADMIT_BUDGET = 64, /* submissions admitted in a turn, so that a flood starves nobody */
     DUE_BATCH = 32, /* timers taken at once */
     CROWD = 16, /* timers within one slack that are worth a wake-up together */
+    TAKE_EVERY_NS = 10000,
 };
 
 /* It may lie there for long, and leave the cache: the one so many before it tells to fetch it. */
@@ -24,9 +25,21 @@ static void arrive(duet_loop *loop, struct duet__node *node)
     duet__run_queue_push(&loop->arrivals, node);
 }
 
+/* Is there enough for this turn, and was something taken just now? The more comes at a time, the
+ * less do we and the producers take the queue from each other, and the farther it is fetched
+ * ahead. */
+static bool has_enough(const duet_loop *loop)
+{
+    return duet__run_queue_count(&loop->arrivals) >= ADMIT_BUDGET &&
+           loop->now_ns - loop->taken_ns < TAKE_EVERY_NS;
+}
+
 /* Wake-ups run in this turn; submissions wait to be admitted, in their order. */
 static void receive(duet_loop *loop)
 {
+    if (has_enough(loop))
+        return;
+    loop->taken_ns = loop->now_ns;
     struct duet__node *node = duet__port_take(loop->port);
     while (node) {
         struct duet__node *next = node->next;
