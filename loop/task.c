@@ -226,8 +226,8 @@ static void timer_due(struct duet__timer *timer)
 static FETCHES void fetch_lines(const void *what, size_t size)
 {
     for (size_t at = 0; at < size; at += LINE)
-        __builtin_prefetch((const char *)what + at, 1);
-    __builtin_prefetch((const char *)what + size - 1, 1);
+        duet__fetch_to_write((const char *)what + at);
+    duet__fetch_to_write((const char *)what + size - 1);
 }
 
 static FETCHES void fetch_tasks(struct duet__timer *const due[], size_t count)
@@ -517,10 +517,9 @@ static void start(struct duet__node *node, void *loop)
 
 void duet__task_fetch(const struct duet__node *node)
 {
-    const char *task = (const char *)duet__container(node, const struct duet__task, node);
-    if (node->run != start)
-        return;
-    fetch_lines(task, sizeof(struct duet__task));
+    if (node->run == start)
+        fetch_lines(duet__container(node, const struct duet__task, node),
+                    sizeof(struct duet__task));
 }
 
 static struct duet__task *task_new(duet_loop *loop, const struct duet__future_ops *ops, duet_fn *fn,
