@@ -39,8 +39,8 @@
  *
  * FETCHING AHEAD. The consumer goes through a chain from the newest node to the oldest, and each
  * lies where another processor has written it last: one after the other would be as slow as that
- * is. So each node says where its producer's sixteenth before it lies, and that comes meanwhile. It is
- * a guess, of an address that is never followed: the proof does not know it. */
+ * is. So each node says where its producer's sixteenth before it lies, and that comes meanwhile. It
+ * is a guess, of an address that is never followed: the proof does not know it. */
 #pragma once
 #include "atomic.h"
 #include "cpu.h"

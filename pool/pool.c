@@ -369,7 +369,8 @@ void duet__pool_refuse(duet_pool *pool)
     duet__pool_lock(pool);
     if (!pool->closing) {
         pool->closing = true;
-        for (struct duet__waiter *submitter; (submitter = duet__pool_promise_place(pool)) != NULL;)
+        for (struct duet__waiter *submitter;
+             (submitter = duet__pool_dismiss_submitter(pool)) != NULL;)
             duet__waiter_tell(submitter);
         duet__pool_less(pool);
     }

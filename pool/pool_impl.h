@@ -115,9 +115,14 @@ static inline struct duet__job *duet__job_of(const duet_future *f)
  * wait failed (-ETIME, -ECANCELED, -EDEADLK): then the handle is settled with -ECANCELED. */
 duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const duet_opts *opts,
                                   duet_deadline by, int *ret_wait);
-/* Under the lock: a place is free in the queue; promises it to who waited longest for one, who is
- * to be fired when the lock is released. NULL: nobody waits. */
+/* Under the lock, whenever a place may have become free, or somebody has come for one: promises one
+ * to who waited longest, who is to be fired when the lock is released. NULL: nobody waits, none is
+ * free, or somebody is on the way to whom one is promised, and will then look for the next who waits:
+ * so each wake-up is worth many jobs. Only where half of all are free does it not wait for that one.
+ * So: where somebody waits and a place is free, somebody comes. */
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool);
+/* Under the lock: likewise, since the pool is closing. */
+struct duet__waiter *duet__pool_dismiss_submitter(duet_pool *pool);
 /* Under the lock, by who has cleared SLEEPING of a queued job: out of the queue. */
 void duet__job_remove(struct duet__job *job);
 /* Without the lock, of a job that was removed: it never ran. */

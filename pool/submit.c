@@ -251,12 +251,19 @@ static const char *describe_room(const struct duet__wait *wait, char *buf, size_
 
 static const struct duet__wait_ops room_wait_ops = {room_may_come, describe_room, false};
 
-struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
+struct duet__waiter *duet__pool_dismiss_submitter(duet_pool *pool)
 {
     struct duet__waiter *submitter = duet__waiter_pop(&pool->room);
     if (submitter)
         pool->promised++;
     return submitter;
+}
+
+struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
+{
+    uint64_t taken = pool->stats.queued + pool->promised;
+    bool one_comes = pool->promised > 0 && taken > pool->config.queue_max / 2;
+    return taken < pool->config.queue_max && !one_comes ? duet__pool_dismiss_submitter(pool) : NULL;
 }
 
 /* Under the lock: waits for a promised place. 0: the lock is held again, and the pool is held,
@@ -321,10 +328,12 @@ static void enqueue(duet_pool *pool, struct duet__job *job)
     pool->stats.queued++;
     pool->stats.urgent += job->lane == DUET__URGENT;
     pool->stats.submitted++;
+    struct duet__waiter *submitter = duet__pool_promise_place(pool);
     struct duet__summons summons = duet__summon(pool);
     summons.job = job;
     pool->owners += summons.start; /* the pool stays until we have seen whether it succeeds */
     duet__pool_unlock(pool);
+    duet__waiter_tell(submitter);
     duet__summon_now(pool, summons);
     if (summons.start)
         duet__pool_release(pool);
