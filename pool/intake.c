@@ -1,15 +1,16 @@
 /* How jobs come in while all slots are taken: past the pool's lock, which the workers need.
  *
  * THE INTAKE has a lock of its own, after the pool's. It is open, by so many places as the queue
- * has left, only while each slot is taken by a job that runs or by a worker that is on its way to
- * look for one, and nobody waits for a place: then nobody has to be summoned, and a normal job is
- * appended and that is all.
+ * has left, only while each slot is taken by a job that runs, or a worker is on its way to look for
+ * one: then nobody has to be summoned, and a normal job is appended and that is all. What is
+ * promised to who waits for a place is not among those places.
  *
  * WHO HAS BOTH LOCKS sees all: taking the second receives what has come, and letting it go says
  * anew whether the intake is open. Everybody takes both but workers, and who only counts. A worker
  * with the pool's lock alone ends its job and takes the next of the lane, so as many slots as
- * before are taken; if there is none, or an urgent one is queued, it takes the other lock too. So a
- * job is never left in the intake while a slot becomes free. */
+ * before are taken; if there is none, or an urgent one is queued, it takes the other lock too, as
+ * does one that has come. So a job is never left in the intake while a slot is free and nobody
+ * comes. */
 #include "pool_impl.h"
 
 static void receive(duet_pool *pool)
@@ -34,8 +35,7 @@ void duet__intake_lock(duet_pool *pool)
 void duet__intake_unlock(duet_pool *pool)
 {
     uint64_t taken = pool->stats.queued + pool->promised;
-    bool open = !pool->closing && duet__slots_are_taken(pool) && taken < pool->config.queue_max &&
-                duet__list_empty(&pool->room); /* a free place is theirs who wait for one */
+    bool open = !pool->closing && duet__needs_no_summons(pool) && taken < pool->config.queue_max;
     pool->intake.places = open ? pool->config.queue_max - (unsigned)taken : 0;
     duet__unlock(&pool->intake.lock);
 }

@@ -50,6 +50,7 @@ struct duet__worker {
     duet_pool *pool;
     struct duet__seat seat;
     unsigned settled; /* jobs of ours that have settled and still count in the pool */
+    bool comes, late; /* it has no next job at hand, and counts as coming; and as late */
 };
 
 /* See intake.c. Its lock guards it, and is taken after the pool's. */
@@ -74,6 +75,7 @@ struct duet_pool {
     unsigned
         active[DUET__LANES]; /* slots in use: jobs on workers, but for those that lent theirs */
     unsigned coming; /* workers on their way to look for a job */
+    unsigned late; /* … of those: in code of the user's before that */
     unsigned jobs; /* accepted and not ended */
     unsigned promised; /* places freed for submitters who were woken and are on their way */
     struct duet__list room; /* waiters of submitters, the oldest first */
@@ -121,6 +123,8 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
  * so each wake-up is worth many jobs. Only where half of all are free does it not wait for that one.
  * So: where somebody waits and a place is free, somebody comes. */
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool);
+/* Under the pool's lock alone: likewise. */
+struct duet__waiter *duet__pool_offer_place(duet_pool *pool);
 /* Under the lock: likewise, since the pool is closing. */
 struct duet__waiter *duet__pool_dismiss_submitter(duet_pool *pool);
 /* Under the lock, by who has cleared SLEEPING of a queued job: out of the queue. */
@@ -172,11 +176,12 @@ struct duet__summons {
     struct duet__job *job; /* for this one; NULL: for any */
 };
 
-/* Under the lock: each slot has a job, or a worker who is on its way to look for one. */
-bool duet__slots_are_taken(const duet_pool *pool);
-/* Under the pool's lock alone: the next job, in a slot of ours now; NULL: none, or none is free. */
-struct duet__job *duet__slot_take(duet_pool *pool);
-/* Likewise, by who looks once more if there is none. */
+/* Under the lock: each slot has a job, or a worker is on its way to look for one. */
+bool duet__needs_no_summons(const duet_pool *pool);
+/* Under the pool's lock alone, by a worker that has come: the next job, in a slot of ours now; NULL:
+ * none, or none is free. And whom we have to summon for the rest. */
+struct duet__job *duet__slot_take_first(duet_pool *pool, struct duet__summons *ret_summons);
+/* Likewise, by one whose job has just ended, and who comes if there is none. */
 struct duet__job *duet__slot_take_at_hand(duet_pool *pool);
 /* Under the lock: a job has ended that was on a worker. */
 void duet__slot_give(struct duet__job *job);

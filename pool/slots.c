@@ -8,7 +8,9 @@
  * A THREAD is needed for each job that has started, also for those that wait: workers_max, and
  * spares_max more for those that wait. They are started when there is a job, a free slot, and no
  * idle thread for it. `coming` counts those that were woken or started for that and have not looked
- * for it yet, so that a job summons no more than one. */
+ * for it yet. While one comes, nobody else is summoned: it sees all that has come meanwhile, and if
+ * there is more than it takes, summons the next before it begins. So whoever submits many jobs pays
+ * for one wake-up, and no job waits for another's end while a slot is free. */
 #include "check.h"
 #include "log.h"
 #include "pool_impl.h"
@@ -26,9 +28,9 @@ static unsigned active(const duet_pool *pool)
     return pool->active[DUET__NORMAL] + pool->active[DUET__URGENT];
 }
 
-bool duet__slots_are_taken(const duet_pool *pool)
+bool duet__needs_no_summons(const duet_pool *pool)
 {
-    return active(pool) + pool->coming >= pool->config.workers_max;
+    return pool->coming > pool->late || active(pool) >= pool->config.workers_max;
 }
 
 /* How many normal jobs may run at once. */
@@ -89,7 +91,7 @@ static struct duet__job *take_slot(duet_pool *pool)
     return job;
 }
 
-struct duet__job *duet__slot_take(duet_pool *pool)
+static struct duet__job *take_or_receive(duet_pool *pool)
 {
     struct duet__job *job = NULL;
     if (duet__list_empty(&pool->lanes[DUET__URGENT])) /* else a normal one may have its turn */
@@ -106,7 +108,7 @@ struct duet__job *duet__slot_take_at_hand(duet_pool *pool)
 {
     bool empty = duet__list_empty(&pool->lanes[DUET__NORMAL]) &&
                  duet__list_empty(&pool->lanes[DUET__URGENT]);
-    return empty && duet__intake_is_empty(pool) ? NULL : duet__slot_take(pool);
+    return empty && duet__intake_is_empty(pool) ? NULL : take_or_receive(pool);
 }
 
 void duet__slot_give(struct duet__job *job)
@@ -125,9 +127,9 @@ static bool may_have_thread(const duet_pool *pool)
 struct duet__summons duet__summon(duet_pool *pool)
 {
     struct duet__summons summons = {NULL, false, NULL};
-    if (!is_ready(pool, DUET__NORMAL) && !is_ready(pool, DUET__URGENT))
+    if (duet__needs_no_summons(pool))
         return summons;
-    if (pool->coming >= pool->stats.queued || duet__slots_are_taken(pool))
+    if (!is_ready(pool, DUET__NORMAL) && !is_ready(pool, DUET__URGENT))
         return summons;
     if (!duet__list_empty(&pool->idle)) { /* who went idle last, whose caches are warm */
         struct duet__list *link = pool->idle.prev;
@@ -140,6 +142,15 @@ struct duet__summons duet__summon(duet_pool *pool)
         pool->coming++;
     }
     return summons;
+}
+
+struct duet__job *duet__slot_take_first(duet_pool *pool, struct duet__summons *ret_summons)
+{
+    duet__intake_lock(pool);
+    struct duet__job *job = take_slot(pool);
+    *ret_summons = job ? duet__summon(pool) : (struct duet__summons){.start = false};
+    duet__intake_unlock(pool);
+    return job;
 }
 
 /* One that runs already may be counted by itself before its starter has; and the other way round. */

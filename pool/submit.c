@@ -259,11 +259,26 @@ struct duet__waiter *duet__pool_dismiss_submitter(duet_pool *pool)
     return submitter;
 }
 
+/* Is somebody on the way to whom a place is promised, who is enough? */
+static bool enough_come(const duet_pool *pool)
+{
+    return pool->promised > 0 && pool->stats.queued + pool->promised > pool->config.queue_max / 2;
+}
+
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
 {
-    uint64_t taken = pool->stats.queued + pool->promised;
-    bool one_comes = pool->promised > 0 && taken > pool->config.queue_max / 2;
-    return taken < pool->config.queue_max && !one_comes ? duet__pool_dismiss_submitter(pool) : NULL;
+    bool is_free = pool->stats.queued + pool->promised < pool->config.queue_max;
+    return is_free && !enough_come(pool) ? duet__pool_dismiss_submitter(pool) : NULL;
+}
+
+struct duet__waiter *duet__pool_offer_place(duet_pool *pool)
+{
+    if (duet__list_empty(&pool->room) || enough_come(pool))
+        return NULL;
+    duet__intake_lock(pool); /* whose places are free ones, too */
+    struct duet__waiter *submitter = duet__pool_promise_place(pool);
+    duet__intake_unlock(pool);
+    return submitter;
 }
 
 /* Under the lock: waits for a promised place. 0: the lock is held again, and the pool is held,

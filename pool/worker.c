@@ -119,7 +119,7 @@ static struct duet__job *start(struct duet__worker *worker, struct duet__job *jo
     if (!job)
         return NULL;
     duet__job_started(job, &worker->seat);
-    *ret_submitter = duet__pool_promise_place(worker->pool);
+    *ret_submitter = duet__pool_offer_place(worker->pool);
     return job;
 }
 
@@ -130,23 +130,49 @@ static void count_settled(struct duet__worker *worker)
     worker->settled = 0;
 }
 
+/* Under the lock: we come for the next job, but code of the user's, as the last one settles, comes
+ * before; so others are summoned. */
+static struct duet__summons come_late(struct duet__worker *worker)
+{
+    duet_pool *pool = worker->pool;
+    duet__intake_lock(pool);
+    pool->coming++;
+    pool->late++;
+    struct duet__summons summons = duet__summon(pool);
+    duet__intake_unlock(pool);
+    worker->comes = worker->late = true;
+    return summons;
+}
+
+/* Under the lock: has come. */
+static void came(struct duet__worker *worker)
+{
+    worker->pool->coming -= worker->comes;
+    worker->pool->late -= worker->late;
+    worker->comes = worker->late = false;
+}
+
 /* Without the lock. Its end and the start of the next, which it returns, are mostly one step under
  * the lock; it settles after that, and is counted as settled in the step after that. So the next
  * one, which nobody else can take any more, waits for that: for a few instructions of ours. */
 static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
 {
     duet_pool *pool = worker->pool;
-    struct duet__waiter *submitter;
+    struct duet__waiter *submitter = NULL;
+    struct duet__summons summons = {.start = false};
+    struct duet__job *next = NULL;
     duet_result result = duet__job_call(job);
     bool quiet = duet__work_ends_quietly(&job->work, result);
     duet__lock(&pool->lock);
     count_settled(worker);
     duet__job_ended(job, &worker->seat);
     duet__slot_give(job);
-    struct duet__job *next =
-        start(worker, quiet ? duet__slot_take_at_hand(pool) : NULL, &submitter);
-    pool->coming += !next; /* so that nobody else is summoned for what we look for then */
+    if (!quiet)
+        summons = come_late(worker);
+    else if ((next = start(worker, duet__slot_take_at_hand(pool), &submitter)) == NULL)
+        pool->coming += worker->comes = true;
     duet__unlock(&pool->lock);
+    duet__summon_now(pool, summons); /* refused: what is queued waits for us */
     duet__work_end(&job->work, result);
     worker->settled = 1;
     duet__waiter_tell(submitter);
@@ -155,15 +181,16 @@ static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
 
 /* Under the lock, which it releases meanwhile. */
 static void run_all(struct duet__worker *worker, struct duet__job *job,
-                    struct duet__waiter *submitter)
+                    struct duet__waiter *submitter, struct duet__summons summons)
 {
     duet_pool *pool = worker->pool;
     duet__unlock(&pool->lock);
     duet__waiter_tell(submitter);
+    duet__summon_now(pool, summons); /* refused: what is queued waits for us */
     while (job)
         job = run(worker, job);
     duet__lock(&pool->lock);
-    pool->coming--;
+    came(worker);
     count_settled(worker);
     duet__pool_less(pool);
 }
@@ -174,9 +201,10 @@ static void work(struct duet__worker *worker)
     bool idle_for_long = false;
     for (;;) {
         struct duet__waiter *submitter;
-        struct duet__job *job = start(worker, duet__slot_take(pool), &submitter);
+        struct duet__summons summons;
+        struct duet__job *job = start(worker, duet__slot_take_first(pool, &summons), &submitter);
         if (job) {
-            run_all(worker, job, submitter);
+            run_all(worker, job, submitter, summons);
             idle_for_long = false;
         } else if (may_leave(pool, idle_for_long)) {
             if (!pool->has_gone)
