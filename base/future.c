@@ -181,6 +181,8 @@ uint64_t duet__future_lock_slowly(duet_future *f, uint64_t also)
 
 bool duet__future_enqueue(duet_future *f, struct duet__waiter *waiter)
 {
+    if (duet__future_is_settled(f)) /* in a child perhaps with the lock of a parent's thread */
+        return false;
     bool pending = !(duet__future_lock(f, DUET__FUTURE_WATCHED) & DUET__FUTURE_SETTLED);
     if (pending)
         duet__list_append(&f->waiters, &waiter->link);
@@ -286,10 +288,7 @@ void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state
 
 void duet__future_finish_unseen(duet_future *f, duet_result result)
 {
-    /* Acquires what a closer did that had a reference for a moment. Pairs with
-     * duet_future_unref(). */
-    uint64_t word = duet__load_acquire(&f->word);
-    if (word != 2 * (uint64_t)DUET__FUTURE_REFERENCE) {
+    if (!duet__future_is_unseen(f)) {
         duet__future_finish(f, result, 0, 1);
         return;
     }

@@ -98,7 +98,7 @@ bool duet__future_settle(duet_future *f, duet_result result, uint32_t also_state
 /* Likewise, of one that nobody else settles; and lets go of so many of the caller's references, 0
  * or 1. */
 void duet__future_finish(duet_future *f, duet_result result, uint32_t also_state, unsigned refs);
-/* Likewise, by who has made it and run it and has not given the handle away yet. */
+/* Likewise, by who has made it and run it, and has not given the handle away. */
 void duet__future_finish_unseen(duet_future *f, duet_result result);
 uint64_t duet__future_lock_slowly(duet_future *f, uint64_t also);
 /* By who has a reference, or is lent one: takes the lock, and sets also these marks: the word as it
@@ -186,6 +186,15 @@ static inline bool duet__future_is_only_ours(duet_future *f)
      * duet_future_unref() and duet__future_finish(), whose changes are one sequence. */
     uint64_t word = duet__load_acquire(&f->word);
     return word / DUET__FUTURE_REFERENCE == 1;
+}
+
+/* By who has made it, with two references, and has not given the handle away: does nobody else know
+ * it, be it a group that it is in or a closer that names it? Then that stays so. */
+static inline bool duet__future_is_unseen(duet_future *f)
+{
+    /* Acquires what a closer did that had a reference for a moment. Pairs with
+     * duet_future_unref(). */
+    return duet__load_acquire(&f->word) == 2 * (uint64_t)DUET__FUTURE_REFERENCE;
 }
 
 static inline bool duet__future_is_settled(const duet_future *f)

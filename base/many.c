@@ -26,6 +26,7 @@ struct one_of {
     struct duet__waiter waiter;
     struct first_wait *wait;
     int64_t index;
+    bool queued;
 };
 
 static bool ends(const struct first_wait *wait, const duet_future *settled)
@@ -59,7 +60,8 @@ static size_t enqueue_all(struct first_wait *wait, struct one_of *ones, duet_fut
         one->waiter.fire = fire_one;
         one->wait = wait;
         one->index = (int64_t)i;
-        if (duet__future_enqueue(fs[i], &one->waiter))
+        one->queued = duet__future_enqueue(fs[i], &one->waiter);
+        if (one->queued)
             wait->queued++;
         else if (ends(wait, fs[i]))
             note_first(wait, (int64_t)i);
@@ -72,7 +74,7 @@ static void dequeue_all(struct first_wait *wait, struct one_of *ones, duet_futur
                         size_t n, struct duet__parker *parker)
 {
     for (size_t i = 0; i < n; i++) {
-        if (duet__future_leave(fs[i], &ones[i].waiter))
+        if (ones[i].queued && duet__future_leave(fs[i], &ones[i].waiter))
             wait->queued--;
     }
     for (; wait->consumed < wait->queued; wait->consumed++)

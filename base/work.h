@@ -65,9 +65,14 @@ static inline bool duet__work_claim_unseen(struct duet__work *work)
  * to run. */
 static inline bool duet__work_claim(struct duet__work *work)
 {
-    if (!duet__future_is_only_ours(&work->future))
-        return duet__park_claim(&work->parker);
-    return duet__work_claim_unseen(work);
+    return duet__future_is_only_ours(&work->future) ? duet__work_claim_unseen(work)
+                                                    : duet__park_claim(&work->parker);
+}
+/* Likewise, by who has made it and has not given the handle away; it may be in a group already. */
+static inline bool duet__work_claim_own(struct duet__work *work)
+{
+    return duet__future_is_unseen(&work->future) ? duet__work_claim_unseen(work)
+                                                 : duet__park_claim(&work->parker);
 }
 /* By who runs it, as it ends: does it settle, and is it let go of, without code of the user's? (But
  * for a callback that is added just now, to a loop that has ended.) */

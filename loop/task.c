@@ -565,7 +565,10 @@ static void run_within(struct duet__task *starter, struct duet__task *task)
 {
     duet_loop *loop = task->loop;
     int saved_errno = *loop->errno_here;
-    duet__work_claim_unseen(&task->work);
+    if (!duet__work_claim_own(&task->work)) { /* cancelled with its group, and settled */
+        duet_future_unref(&task->work.future);
+        return;
+    }
     if (!begin(loop, task))
         return;
     struct duet__stack *stack = task->stack; /* there whatever happens: we come next */

@@ -120,10 +120,12 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
 /* Under the lock, whenever a place may have become free, or somebody has come for one: promises one
  * to who waited longest, who is to be fired when the lock is released. NULL: nobody waits, none is
  * free, or somebody is on the way to whom one is promised, and will then look for the next who waits:
- * so each wake-up is worth many jobs. Only where half of all are free does it not wait for that one.
- * So: where somebody waits and a place is free, somebody comes. */
+ * so each wake-up is worth many jobs. Where half of the queue is free, all who wait get theirs, as far
+ * as there are any, so that none depends on another that perhaps cannot run. */
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool);
-/* Under the pool's lock alone: likewise. */
+/* Under the lock: all free ones to who waits, since a job waits now, perhaps for one of them. */
+void duet__pool_promise_all(duet_pool *pool);
+/* Under the pool's lock alone, when a job has started: likewise, one. */
 struct duet__waiter *duet__pool_offer_place(duet_pool *pool);
 /* Under the lock: likewise, since the pool is closing. */
 struct duet__waiter *duet__pool_dismiss_submitter(duet_pool *pool);

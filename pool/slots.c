@@ -226,6 +226,7 @@ void duet__slot_lend(struct duet__blocking *blocking)
     worker->seat.lent = true;
     pool->lent++;
     pool->active[worker->seat.job->lane]--;
+    duet__pool_promise_all(pool);
     struct duet__summons summons = duet__summon(pool);
     duet__pool_unlock(pool);
     duet__summon_now(pool, summons); /* refused: what is queued waits for one that waits */

@@ -259,16 +259,36 @@ struct duet__waiter *duet__pool_dismiss_submitter(duet_pool *pool)
     return submitter;
 }
 
+static bool half_is_free(const duet_pool *pool)
+{
+    return pool->stats.queued <= pool->config.queue_max / 2;
+}
+
 /* Is somebody on the way to whom a place is promised, who is enough? */
 static bool enough_come(const duet_pool *pool)
 {
-    return pool->promised > 0 && pool->stats.queued + pool->promised > pool->config.queue_max / 2;
+    return pool->promised > 0 && !half_is_free(pool);
+}
+
+/* NULL: nobody waits, or no place is free. */
+static struct duet__waiter *promise_one(duet_pool *pool)
+{
+    bool is_free = pool->stats.queued + pool->promised < pool->config.queue_max;
+    return is_free ? duet__pool_dismiss_submitter(pool) : NULL;
+}
+
+void duet__pool_promise_all(duet_pool *pool)
+{
+    for (struct duet__waiter *submitter; (submitter = promise_one(pool)) != NULL;)
+        duet__waiter_tell(submitter);
 }
 
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool)
 {
-    bool is_free = pool->stats.queued + pool->promised < pool->config.queue_max;
-    return is_free && !enough_come(pool) ? duet__pool_dismiss_submitter(pool) : NULL;
+    struct duet__waiter *first = enough_come(pool) ? NULL : promise_one(pool);
+    if (first && half_is_free(pool))
+        duet__pool_promise_all(pool);
+    return first;
 }
 
 struct duet__waiter *duet__pool_offer_place(duet_pool *pool)

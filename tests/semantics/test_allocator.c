@@ -107,6 +107,8 @@ static struct heap {
     atomic_int failures;
 } heap = {.left = -1};
 
+static _Atomic(duet_group *) cancelled_by_alloc; /* the next allocation cancels it */
+
 static bool fails_now(void)
 {
     int left = atomic_load(&heap.left);
@@ -124,6 +126,9 @@ static void *heap_alloc(void *ctx, size_t size)
 {
     must(ctx == &heap);
     must(size > 0);
+    duet_group *group = atomic_exchange(&cancelled_by_alloc, NULL);
+    if (group)
+        duet_group_cancel(group);
     if (fails_now())
         return NULL;
     struct block *block = libc_alloc(sizeof *block + size);
@@ -946,6 +951,28 @@ thread_test(each_block_that_is_missing_is_enomem_or_not_needed)
     try_all(try_without_each_block);
 }
 
+/* Whoever has the group may cancel a member before its spawn has begun to run it. */
+static duet_result spawn_into_a_group_that_is_cancelled(void *arg)
+{
+    static const duet_opts opts = {.flags = DUET_AT_ONCE, .drop = count_drop};
+    duet_group group = DUET_GROUP_INIT;
+    int before = drops;
+    (void)arg;
+    must_equal(duet_group_spawn(&group, NULL, return_ok, NULL, NULL), 0);
+    cancelled_by_alloc = &group;
+    must_equal(duet_group_spawn(&group, NULL, return_ok, &drops, &opts), 0);
+    must_equal(drops, before + 1);
+    must_equal(duet_group_close(&group), 0);
+    must_equal(drops, before + 1);
+    return duet_ok();
+}
+
+static void a_member_that_is_cancelled_before_it_runs_at_once_is_dropped_once(void **state)
+{
+    (void)state;
+    must_equal(duet_run(spawn_into_a_group_that_is_cancelled, NULL, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -960,6 +987,7 @@ int main(void)
         cmocka_unit_test(duet_calls_no_malloc_of_its_own),
         cmocka_unit_test(without_memory_everything_is_enomem),
         cmocka_unit_test(each_block_that_is_missing_is_enomem_or_not_needed),
+        cmocka_unit_test(a_member_that_is_cancelled_before_it_runs_at_once_is_dropped_once),
     };
     duet_allocator table = table_of_heap(); /* it is copied */
     must_equal(duet_allocator_set(&table), 0);

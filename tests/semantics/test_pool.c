@@ -607,6 +607,42 @@ static void a_thread_waits_for_room(void **state)
     close_pool(pool);
 }
 
+static duet_result submit_one(void *pool)
+{
+    duet_future_unref(duet_pool_submit(pool, return_ok, NULL));
+    return duet_ok();
+}
+
+/* 38, and the promise: who waits for room does not wait for others to whom a place is promised, and
+ * whose loop does not turn. */
+static void a_free_place_is_not_kept_from_who_can_take_it(void **state)
+{
+    (void)state;
+    duet_pool *pool = open_small_pool(3, DUET_FULL_WAIT);
+    duet_loop *loop = start_loop();
+    struct holders holders;
+    struct gate gate = GATE_INIT;
+    struct submission s = {.pool = pool, .may_return = true};
+    duet_future *coroutines[3];
+    hold(&holders, pool, 1);
+    for (int i = 0; i < 3; i++)
+        duet_future_unref(duet_pool_submit(pool, return_ok, NULL));
+    coroutines[0] = duet_submit(loop, submit_one, pool);
+    coroutines[1] = duet_submit(loop, submit_one, pool);
+    coroutines[2] = duet_submit(loop, gate_pass_job, &gate); /* when those two wait */
+    gate_await_arrivals(&gate, 1);
+    thread_start(&s.thread, submit_and_see_plainly, &s);
+    thread_await_blocked(&s.thread);
+    release(&holders);
+    thread_join(&s.thread);
+    must_equal(s.err, 0);
+    gate_open(&gate);
+    for (int i = 0; i < 3; i++)
+        must_equal(finish(coroutines[i]).err, 0);
+    must_equal(duet_loop_close(loop, SURELY), 0);
+    close_pool(pool);
+}
+
 /* 45: a cancelled queued job makes room for who waits, though no worker is free. */
 static void cancelling_a_queued_job_makes_room_for_who_waits(void **state)
 {
@@ -1374,6 +1410,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_that_refuses_settles_with_eagain),
         cmocka_unit_test(one_job_may_refuse_to_wait_for_room),
         cmocka_unit_test(a_thread_waits_for_room),
+        cmocka_unit_test(a_free_place_is_not_kept_from_who_can_take_it),
         cmocka_unit_test(cancelling_a_queued_job_makes_room_for_who_waits),
         cmocka_unit_test(giving_up_as_room_comes_loses_no_place),
         cmocka_unit_test(a_coroutine_waits_for_room),
