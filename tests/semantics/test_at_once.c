@@ -1036,6 +1036,71 @@ thread_test(failures_that_nobody_looks_at_are_reported_once_by_name)
     log_release();
 }
 
+/* Handles let go of at once, while it waits or after its end; a failure in each of these ways. */
+static duet_result yield_and_fail(void *unused)
+{
+    (void)unused;
+    must_equal(duet_yield(), 0);
+    return duet_err(-EIO);
+}
+
+static duet_result fail_after(void *promise)
+{
+    must_equal(duet_future_wait(promise, SURELY, NULL), 0);
+    duet_future_unref(promise); /* a reference of its own */
+    return duet_err(-EIO);
+}
+
+static duet_result be_cancelled_at_once(void *unused)
+{
+    (void)unused;
+    return duet_err(-ECANCELED);
+}
+
+enum {
+    LET_GO = 20 /* in each way */
+};
+
+static duet_result let_go_of_many(void *unused)
+{
+    (void)unused;
+    const duet_opts failing = {.name = "fails-at-once", .flags = DUET_AT_ONCE},
+                    later = {.name = "fails-later", .flags = DUET_AT_ONCE},
+                    asleep = {.name = "fails-at-last", .flags = DUET_AT_ONCE},
+                    fine = {.name = "is-fine", .flags = DUET_AT_ONCE},
+                    looked_at = {.name = "is-looked-at", .flags = DUET_AT_ONCE};
+    duet_future *promise;
+    must_equal(duet_future_open(&promise), 0);
+    for (int i = 0; i < LET_GO; i++) {
+        duet_future_unref(duet_spawn_with(fail_eio, NULL, &failing));
+        duet_future_unref(duet_spawn_with(yield_and_fail, NULL, &later));
+        duet_future_unref(duet_spawn_with(fail_after, duet_future_ref(promise), &asleep));
+        duet_future_unref(duet_spawn_with(return_ok, NULL, &fine));
+        duet_future_unref(duet_spawn_with(be_cancelled_at_once, NULL, &fine));
+        duet_future *f = duet_spawn_with(fail_eio, NULL, &looked_at);
+        must_equal(duet_future_result(duet_future_ref(f)).err, -EIO);
+        duet_future_unref(f);
+        duet_future_unref(f); /* reported by neither */
+    }
+    must_equal(log_count("fails-at-once"), LET_GO);
+    must_equal(log_count("fails-at-last"), 0);
+    must_equal(duet_future_settle(promise, duet_ok()), 0);
+    duet_future_unref(promise);
+    return duet_ok();
+}
+
+thread_test(each_failure_whose_handle_was_let_go_of_at_once_is_reported_once)
+{
+    log_capture();
+    run_in_coroutine(let_go_of_many, NULL);
+    must_equal(log_count("fails-at-once"), LET_GO);
+    must_equal(log_count("fails-later"), LET_GO);
+    must_equal(log_count("fails-at-last"), LET_GO);
+    must(!log_has("is-fine"));
+    must(!log_has("is-looked-at"));
+    log_release();
+}
+
 /* ---- What belongs to each: errno, the name, the context ---- */
 
 static duet_result change_errno(void *yields)
@@ -2505,6 +2570,7 @@ int main(void)
         both(its_argument_is_dropped_once_after_its_end),
         both(its_result_is_dropped_once_unless_somebody_takes_it),
         both(failures_that_nobody_looks_at_are_reported_once_by_name),
+        both(each_failure_whose_handle_was_let_go_of_at_once_is_reported_once),
         both(errno_of_who_started_it_is_kept),
         both(each_has_its_own_name),
         both(the_context_is_inherited_and_not_leaked),
