@@ -485,10 +485,155 @@ static void trees_of_coroutines_keep_their_order_and_add_up(void **state)
     must_equal(duet_pool_close(pool, SURELY), 0);
 }
 
+/* ---- Cancelled by a thread while it runs at once, in its group or by the end of its loop ---- */
+
+static atomic_int racers_ran, racers_dropped;
+
+static void drop_racer(void *unused)
+{
+    (void)unused;
+    atomic_fetch_add(&racers_dropped, 1);
+}
+
+static const duet_opts racing = {.name = "racer", .drop = drop_racer, .flags = DUET_AT_ONCE};
+
+static void spin_a_little(uint64_t *random)
+{
+    for (volatile uint64_t i = test_random(random) % 500; i > 0; i--)
+        ;
+}
+
+/* Ends by itself, or waits for what only its cancellation ends. */
+static duet_result race(void *arg)
+{
+    uint64_t *random = arg;
+    atomic_fetch_add(&racers_ran, 1);
+    spin_a_little(random);
+    switch (test_random(random) % 4) {
+    case 0:
+        return duet_ok();
+    case 1:
+        (void)may_be_cancelled(duet_yield());
+        return duet_cancelled() ? duet_err(-ECANCELED) : duet_ok();
+    default:
+        must_equal(duet_sleep(SURELY), -ECANCELED);
+        must(duet_cancelled());
+        return duet_err(-ECANCELED);
+    }
+}
+
+struct group_race {
+    uint64_t random, random_of_thread;
+    duet_group group;
+    atomic_int round, cancelled; /* the last that began, and the last that was cancelled */
+    int rounds;
+};
+
+static void *cancel_each_group(void *arg)
+{
+    struct group_race *g = arg;
+    for (int round = 1; round <= g->rounds; round++) {
+        while (atomic_load(&g->round) < round)
+            sched_yield();
+        spin_a_little(&g->random_of_thread);
+        duet_group_cancel(&g->group);
+        atomic_store(&g->cancelled, round);
+    }
+    return NULL;
+}
+
+static duet_result start_in_groups(void *arg)
+{
+    struct group_race *g = arg;
+    for (int round = 1; round <= g->rounds; round++) {
+        duet_result failure;
+        int started = 0, before = atomic_load(&racers_ran);
+        atomic_store(&g->round, round);
+        for (int i = 0; i < 20; i++) {
+            int rc = duet_group_spawn(&g->group, NULL, race, &g->random, &racing);
+            must(rc == 0 || rc == -ECANCELED);
+            started += rc == 0;
+        }
+        must(atomic_load(&racers_ran) - before <= started);
+        while (atomic_load(&g->cancelled) < round)
+            must_equal(duet_yield(), 0);
+        must_equal(duet_group_wait(&g->group, SURELY, &failure), 0);
+        must_equal(failure.err, 0);
+        must_equal(duet_group_close(&g->group), 0);
+        must_equal(atomic_load(&racers_dropped), round * 20);
+    }
+    return duet_ok();
+}
+
+static void a_thread_that_cancels_a_group_reaches_those_that_run_at_once(void **state)
+{
+    (void)state;
+    uint64_t random = test_seed();
+    for (int with = 0; with < 2; with++) {
+        const duet_loop_config config = {.hooks = with ? &hooks : NULL};
+        struct group_race g = {.random = test_random(&random),
+                               .random_of_thread = test_random(&random),
+                               .rounds = test_rounds(2000)};
+        pthread_t thread;
+        duet_loop *loop;
+        duet_result r;
+        racers_ran = racers_dropped = 0;
+        must_equal(duet_loop_start(&loop, &config), 0);
+        must_equal(pthread_create(&thread, NULL, cancel_each_group, &g), 0);
+        must_equal(duet_call(loop, start_in_groups, &g, SURELY, &r), 0);
+        must_equal(r.err, 0);
+        pthread_join(thread, NULL);
+        must_equal(duet_loop_close(loop, SURELY), 0);
+    }
+    must_equal(atomic_load(&spawned), atomic_load(&settled));
+}
+
+/* Starts one after the other, and lets go of each at once. */
+static duet_result start_until_the_stop(void *arg)
+{
+    uint64_t *random = arg;
+    int started = 0;
+    for (bool open = true; open; started++) {
+        duet_future *f = duet_spawn_with(race, random, &racing);
+        open = !duet_future_settled(f) || duet_future_result(f).err != -ESHUTDOWN;
+        duet_future_unref(f);
+        if (test_random(random) % 8 == 0)
+            (void)may_be_cancelled(duet_yield());
+    }
+    return duet_i64(started);
+}
+
+static void a_stop_reaches_those_that_run_at_once(void **state)
+{
+    (void)state;
+    uint64_t random = test_seed();
+    for (int round = test_rounds(300); round > 0; round--) {
+        const duet_loop_config config = {.hooks = round % 2 ? &hooks : NULL};
+        uint64_t seed = test_random(&random);
+        duet_loop *loop;
+        racers_ran = racers_dropped = 0;
+        must_equal(duet_loop_start(&loop, &config), 0);
+        duet_future *f = duet_submit(loop, start_until_the_stop, &seed);
+        must_equal(duet_future_wait(f, duet_us((int64_t)(test_random(&random) % 200)), NULL),
+                   -ETIME);
+        must_equal(duet_loop_close(loop, SURELY), 0);
+        duet_result r = duet_future_result(f);
+        if (r.err == 0) /* else the stop came before it had begun */
+            must_equal(racers_dropped, duet_as_i64(r));
+        else
+            must_equal(r.err, -ECANCELED);
+        must(racers_ran <= racers_dropped);
+        duet_future_unref(f);
+    }
+    must_equal(atomic_load(&spawned), atomic_load(&settled));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(trees_of_coroutines_keep_their_order_and_add_up),
+        cmocka_unit_test(a_thread_that_cancels_a_group_reaches_those_that_run_at_once),
+        cmocka_unit_test(a_stop_reaches_those_that_run_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
