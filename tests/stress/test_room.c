@@ -366,6 +366,80 @@ static void a_place_promised_to_one_who_gives_up_goes_to_the_next(void **state)
     must_equal(duet_loop_close(loop, SURELY), 0);
 }
 
+/* ---- Those who wait are let in, as many as there is room for, though nobody else comes ---- */
+
+static duet_result submit_one(void *unused)
+{
+    (void)unused;
+    duet_future_unref(duet_pool_submit(pool, count_quick, &quick_jobs));
+    count_accepted();
+    return duet_ok();
+}
+
+static void await_accepted(int n)
+{
+    for (duet_deadline by = SURELY;; sched_yield()) {
+        must_equal(pthread_mutex_lock(&mutex), 0);
+        int so_far = accepted;
+        must_equal(pthread_mutex_unlock(&mutex), 0);
+        must(so_far <= n);
+        if (so_far == n)
+            return;
+        must(duet_now_ns() < by.ns);
+    }
+}
+
+/* All wait, by then, since a loop starts in the order of submission; no job ends before the gate
+ * opens; so it is the cancelled ones alone that make room. */
+static void let_in_by_cancelling(unsigned queue, uint64_t *random)
+{
+    enum {
+        WAITING = 80
+    };
+    struct gate gate = GATE_INIT;
+    duet_future *queued[64], *fs[WAITING];
+    accepted = 0;
+    quick_jobs = 0;
+    open_pool(1, queue);
+    duet_future *busy = duet_pool_submit(pool, gate_pass_job, &gate);
+    gate_await_arrivals(&gate, 1);
+    for (unsigned i = 0; i < queue; i++)
+        queued[i] = duet_pool_submit(pool, return_ok, NULL);
+    for (int i = 0; i < WAITING; i++)
+        fs[i] = duet_submit(loop, submit_one, NULL);
+    must_equal(duet_call(loop, return_ok, NULL, SURELY, NULL), 0);
+    must_equal(accepted, 0);
+    unsigned first = (unsigned)(test_random(random) % queue);
+    for (unsigned i = 0; i < queue; i++) {
+        duet_future_cancel(queued[(first + i) % queue]);
+        if (test_random(random) % 2)
+            await_accepted((int)i + 1);
+    }
+    await_accepted((int)queue);
+    gate_open(&gate);
+    must_equal(duet_gather(fs, WAITING, SURELY, NULL), 0);
+    must_equal(accepted, WAITING);
+    must_equal(duet_pool_drain(pool, SURELY, NULL), 0);
+    must_equal(quick_jobs, WAITING);
+    for (unsigned i = 0; i < queue; i++)
+        duet_future_unref(queued[i]);
+    for (int i = 0; i < WAITING; i++)
+        duet_future_unref(fs[i]);
+    duet_future_unref(busy);
+    must_equal(duet_pool_close(pool, SURELY), 0);
+}
+
+static void as_many_are_let_in_as_there_is_room_though_nobody_else_comes(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed();
+    must_equal(duet_loop_start(&loop, NULL), 0);
+    for (int round = test_rounds(50); round > 0; round--)
+        for (int i = 0; i < QUEUES; i++)
+            let_in_by_cancelling(queues[i], &seed);
+    must_equal(duet_loop_close(loop, SURELY), 0);
+}
+
 /* ---- Queued jobs that are cancelled are room, too ---- */
 
 static duet_result submit_and_cancel(void *unused)
@@ -493,6 +567,7 @@ int main(void)
         cmocka_unit_test(each_submission_is_answered_and_each_job_ends_once),
         cmocka_unit_test(a_free_place_is_taken_though_no_job_goes_on_before),
         cmocka_unit_test(a_place_promised_to_one_who_gives_up_goes_to_the_next),
+        cmocka_unit_test(as_many_are_let_in_as_there_is_room_though_nobody_else_comes),
         cmocka_unit_test(who_cancels_a_queued_job_lets_the_next_one_in),
         cmocka_unit_test(a_pool_that_closes_answers_all_who_wait_for_room),
     };
