@@ -119,8 +119,8 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
                                   duet_deadline by, int *ret_wait);
 /* Under the lock, whenever a place may have become free, or somebody has come for one: promises one
  * to who waited longest, who is to be fired when the lock is released. NULL: nobody waits, none is
- * free, or somebody is on the way to whom one is promised, and will then look for the next who waits:
- * so each wake-up is worth many jobs. Where half of the queue is free, all who wait get theirs, as far
+ * free, or somebody is on the way to whom one is promised, and then looks for the next who waits: so
+ * each wake-up is worth many jobs. Where half of the queue is free, all who wait get theirs, as far
  * as there are any, so that none depends on another that perhaps cannot run. */
 struct duet__waiter *duet__pool_promise_place(duet_pool *pool);
 /* Under the lock: all free ones to who waits, since a job waits now, perhaps for one of them. */
