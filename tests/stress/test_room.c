@@ -440,6 +440,55 @@ static void as_many_are_let_in_as_there_is_room_though_nobody_else_comes(void **
     must_equal(duet_loop_close(loop, SURELY), 0);
 }
 
+/* ---- Those who wait come in, however many come later ---- */
+
+static duet_result submit_until_enough(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&enough)) {
+        duet_future_unref(duet_pool_submit(pool, count_quick, &quick_jobs));
+        if (duet_loop_self()) /* to be fair to the others of its loop */
+            must_equal(duet_yield(), 0);
+    }
+    return duet_ok();
+}
+
+static duet_result submit_a_few(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 50; i++) {
+        duet_future *f = duet_pool_submit(pool, return_ok, NULL);
+        must(!duet_future_settled(f) || duet_future_result(f).err == 0);
+        duet_future_unref(f);
+    }
+    return duet_ok();
+}
+
+static void a_flood_of_others_keeps_nobody_out(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed();
+    duet_loop *another;
+    must_equal(duet_loop_start(&loop, NULL), 0);
+    must_equal(duet_loop_start(&another, NULL), 0);
+    for (int round = test_rounds(10); round > 0; round--)
+        for (int i = 0; i < QUEUES; i++) {
+            duet_result r;
+            enough = false;
+            open_pool(1 + (unsigned)(test_random(&seed) % 2), queues[i]);
+            start_submitters(submit_until_enough, &seed);
+            must_equal(duet_call(another, submit_a_few, NULL, SURELY, &r), 0);
+            must_equal(r.err, 0);
+            must_equal(submit_a_few(NULL).err, 0); /* this thread */
+            enough = true;
+            await_submitters();
+            must_equal(duet_pool_drain(pool, SURELY, NULL), 0);
+            must_equal(duet_pool_close(pool, SURELY), 0);
+        }
+    must_equal(duet_loop_close(another, SURELY), 0);
+    must_equal(duet_loop_close(loop, SURELY), 0);
+}
+
 /* ---- Queued jobs that are cancelled are room, too ---- */
 
 static duet_result submit_and_cancel(void *unused)
@@ -568,6 +617,7 @@ int main(void)
         cmocka_unit_test(a_free_place_is_taken_though_no_job_goes_on_before),
         cmocka_unit_test(a_place_promised_to_one_who_gives_up_goes_to_the_next),
         cmocka_unit_test(as_many_are_let_in_as_there_is_room_though_nobody_else_comes),
+        cmocka_unit_test(a_flood_of_others_keeps_nobody_out),
         cmocka_unit_test(who_cancels_a_queued_job_lets_the_next_one_in),
         cmocka_unit_test(a_pool_that_closes_answers_all_who_wait_for_room),
     };
