@@ -21,7 +21,8 @@ typedef struct duet_pool_config {
     unsigned workers_min, workers_max;
     /* Jobs waiting: 16,384. */
     unsigned queue_max;
-    /* Wait for room, settle with -EAGAIN, or run in the calling thread (never on a loop's). */
+    /* Wait for room, settle with -EAGAIN, or run in the calling thread (never on a loop's). Who
+     * waits gets a place in turn; others who come meanwhile may get theirs before. */
     enum duet_when_full when_full;
     /* Workers more, beside those whose jobs wait in duet calls: 64; at most 1,024. A job that
      * waits does not count: a further one starts in its place while fewer than workers_max run. */
