@@ -184,8 +184,13 @@ static void note_refused_thread(duet_pool *pool, const struct duet__job *job, in
     pool->coming--;
     pool->stats.threads_refused++;
     duet__jobs_claim_hopeless(pool, job, &hopeless);
+    duet__pool_promise_all(pool);
+    /* Who went idle meanwhile counted on it too. It is woken: no other start is tried here. */
+    bool wakes = !duet__list_empty(&pool->idle);
+    struct duet__summons summons = wakes ? duet__summon(pool) : (struct duet__summons){NULL};
     duet__pool_less(pool);
     duet__pool_unlock(pool);
+    duet__waiter_tell(summons.idle);
     if (first)
         duet__log(
             DUET_WARNING,
@@ -220,13 +225,17 @@ void duet__slot_lend(struct duet__blocking *blocking)
 {
     struct duet__worker *worker = duet__container(blocking, struct duet__worker, blocking);
     duet_pool *pool = worker->pool;
-    if (!lends(worker) || worker->seat.lent)
+    if (!worker->seat.job || worker->seat.lent)
         return;
     duet__pool_lock(pool);
+    duet__pool_promise_all(pool); /* it waits perhaps for one of those who wait for room */
+    if (!lends(worker)) {
+        duet__pool_unlock(pool);
+        return;
+    }
     worker->seat.lent = true;
     pool->lent++;
     pool->active[worker->seat.job->lane]--;
-    duet__pool_promise_all(pool);
     struct duet__summons summons = duet__summon(pool);
     duet__pool_unlock(pool);
     duet__summon_now(pool, summons); /* refused: what is queued waits for one that waits */

@@ -99,12 +99,13 @@ void duet__job_end_unrun(struct duet__job *job, int err)
 void duet__jobs_claim_hopeless(duet_pool *pool, const struct duet__job *job, struct duet__list *ret)
 {
     for (unsigned lane = 0; lane < DUET__LANES; lane++) {
+        bool trusted = pool->threads == 0; /* those from here on counted on that thread */
         for (struct duet__list *link = pool->lanes[lane].next, *next; link != &pool->lanes[lane];
              link = next) {
             struct duet__job *queued = duet__container(link, struct duet__job, link);
             next = link->next;
-            bool for_nobody = pool->threads == 0 || (queued == job && pool->threads == pool->lent);
-            if (!for_nobody || !duet__park_claim(&queued->work.parker))
+            trusted = trusted || (queued == job && pool->threads == pool->lent);
+            if (!trusted || !duet__park_claim(&queued->work.parker))
                 continue;
             duet__job_remove(queued);
             pool->stats.submitted--;
@@ -227,6 +228,18 @@ struct room_wait {
     duet_pool *pool;
 };
 
+/* Is one being cancelled at this moment, which will leave the queue? */
+static bool one_is_cancelled(const struct duet__list *lane)
+{
+    duet__list_for_each(link, lane)
+    {
+        struct duet__job *job = duet__container(link, struct duet__job, link);
+        if (!(duet__load_relaxed(&job->work.parker.word) & DUET__PARK_SLEEPING))
+            return true;
+    }
+    return false;
+}
+
 /* A place comes when any queued job starts. */
 static bool room_may_come(const struct duet__wait *wait, struct duet__look *look)
 {
@@ -238,6 +251,8 @@ static bool room_may_come(const struct duet__wait *wait, struct duet__look *look
     for (unsigned lane = 0; lane < DUET__LANES; lane++)
         if (!duet__list_empty(&pool->lanes[lane]) && duet__slot_may_come(pool, lane, look))
             may = true;
+    for (unsigned lane = 0; lane < DUET__LANES && !may; lane++)
+        may = one_is_cancelled(&pool->lanes[lane]);
     duet__pool_unlock(pool);
     return may;
 }
@@ -264,10 +279,11 @@ static bool half_is_free(const duet_pool *pool)
     return pool->stats.queued <= pool->config.queue_max / 2;
 }
 
-/* Is somebody on the way to whom a place is promised, who is enough? */
+/* Is somebody on the way to whom a place is promised, who is enough? Not if a job waits, perhaps for
+ * another of them. */
 static bool enough_come(const duet_pool *pool)
 {
-    return pool->promised > 0 && !half_is_free(pool);
+    return pool->promised > 0 && !half_is_free(pool) && pool->lent == 0;
 }
 
 /* NULL: nobody waits, or no place is free. */

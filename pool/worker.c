@@ -103,11 +103,13 @@ static void join_who_left(duet_pool *pool)
 {
     pthread_t gone = pool->gone;
     pool->has_gone = false;
-    pool->coming++; /* for whoever has a job meanwhile */
+    pool->coming++; /* for whoever has a job meanwhile, … */
+    pool->late++; /* … and others may be summoned for it: the user's code may run as a thread ends */
     duet__unlock(&pool->lock);
     pthread_join(gone, NULL); /* it has only to return from its function */
     duet__lock(&pool->lock);
     pool->coming--;
+    pool->late--;
 }
 
 /* Under the lock: here, a job just taken, if there is one. Its place in the queue may be
@@ -169,7 +171,9 @@ static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
     duet__slot_give(job);
     if (!quiet)
         summons = come_late(worker);
-    else if ((next = start(worker, duet__slot_take_at_hand(pool), &submitter)) == NULL)
+    else if (!pool->cannot_start) /* else we come, and so try once more to summon others */
+        next = start(worker, duet__slot_take_at_hand(pool), &submitter);
+    if (quiet && !next)
         pool->coming += worker->comes = true;
     duet__unlock(&pool->lock);
     duet__summon_now(pool, summons); /* refused: what is queued waits for us */
