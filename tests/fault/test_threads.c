@@ -12,6 +12,7 @@ static atomic_int allowed = -1; /* so many more threads can be had; < 0: any num
 static atomic_int percent_refused; /* of the others */
 static atomic_ullong chance;
 static atomic_int asked, refused; /* since threads_reset() */
+static _Atomic(struct gate *) refused_behind; /* who is refused passes it before; NULL: none */
 
 static bool is_refused(void)
 {
@@ -38,6 +39,9 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
     atomic_fetch_add(&asked, 1);
     if (is_refused()) {
         atomic_fetch_add(&refused, 1);
+        struct gate *gate = atomic_load(&refused_behind);
+        if (gate)
+            gate_pass(gate);
         return EAGAIN;
     }
     return __real_pthread_create(thread, attr, fn, arg);
@@ -438,6 +442,90 @@ thread_test(a_job_that_comes_while_the_only_worker_waits_is_answered)
     close_pool(pool);
 }
 
+struct trust {
+    struct thread thread;
+    duet_pool *pool;
+    struct gate refusal;
+    duet_future *first, *others[5];
+};
+
+static void submit_first(void *arg)
+{
+    struct trust *trust = arg;
+    trust->first = duet_pool_submit(trust->pool, return_ok, NULL);
+}
+
+/* A thread that submits stands in a start that will be refused. */
+static void stand_in_a_start(struct trust *trust, duet_pool *pool)
+{
+    trust->pool = pool;
+    trust->refusal = (struct gate)GATE_INIT;
+    threads_allow(0);
+    atomic_store(&refused_behind, &trust->refusal);
+    thread_start(&trust->thread, submit_first, trust);
+    gate_await_arrivals(&trust->refusal, 1);
+}
+
+static void submit_others(struct trust *trust)
+{
+    for (int i = 0; i < 5; i++)
+        trust->others[i] = duet_pool_submit(trust->pool, return_ok, NULL);
+}
+
+static void refuse_the_start(struct trust *trust)
+{
+    atomic_store(&refused_behind, NULL);
+    gate_open(&trust->refusal);
+    thread_join(&trust->thread);
+}
+
+/* pool.h: a job waits for no other's end while a worker is idle, though another was to come. */
+thread_test(who_goes_idle_in_trust_of_a_thread_that_is_refused_runs_what_came)
+{
+    struct trust trust;
+    struct gate gate = GATE_INIT;
+    duet_pool *pool = open_with((duet_pool_config){.workers_min = 1, .workers_max = 2});
+    threads_reset();
+    duet_future *held = duet_pool_submit(pool, gate_pass_job, &gate);
+    gate_await_arrivals(&gate, 1);
+    stand_in_a_start(&trust, pool);
+    gate_open(&gate);
+    must_equal(finish(held).err, 0);
+    while (stats_of(pool).completed < 2) /* the one for which the start is, too */
+        sched_yield();
+    let_others_run();
+    submit_others(&trust);
+    refuse_the_start(&trust);
+    must_equal(finish(trust.first).err, 0);
+    for (int i = 0; i < 5; i++)
+        must_equal(finish(trust.others[i]).err, 0);
+    threads_allow_all();
+    close_pool(pool);
+}
+
+/* pool.h: no thread can be started, and there is no worker that could come to them. */
+thread_test(what_came_in_trust_of_a_thread_that_is_refused_is_refused_with_it)
+{
+    struct trust trust;
+    duet_future *promise = open_promise();
+    duet_pool *pool =
+        open_with((duet_pool_config){.workers_min = 1, .workers_max = 1, .spares_max = 1});
+    threads_reset();
+    duet_future *waiter = duet_pool_submit(pool, wait_for, promise);
+    await_waiting(pool, 1);
+    stand_in_a_start(&trust, pool);
+    submit_others(&trust);
+    refuse_the_start(&trust);
+    must_equal(finish(trust.first).err, -EAGAIN);
+    for (int i = 0; i < 5; i++)
+        must_equal(finish(trust.others[i]).err, -EAGAIN);
+    settle(promise);
+    must_equal(finish(waiter).err, 0);
+    duet_future_unref(promise);
+    threads_allow_all();
+    close_pool(pool);
+}
+
 static duet_result nap(void *arg)
 {
     (void)arg;
@@ -738,6 +826,8 @@ int main(void)
         cmocka_unit_test(a_pool_that_can_have_no_further_threads_is_drained_and_closed),
         cmocka_unit_test(a_job_whose_spare_is_refused_ends_and_what_is_queued_runs),
         cmocka_unit_test(a_job_that_comes_while_the_only_worker_waits_is_answered),
+        cmocka_unit_test(who_goes_idle_in_trust_of_a_thread_that_is_refused_runs_what_came),
+        cmocka_unit_test(what_came_in_trust_of_a_thread_that_is_refused_is_refused_with_it),
         cmocka_unit_test(jobs_that_sleep_run_on_the_only_thread_that_can_be_had),
         cmocka_unit_test(a_spare_comes_with_the_next_job_when_it_can_be_had_again),
         cmocka_unit_test(a_job_that_waits_for_what_only_a_spare_could_run_ends),
