@@ -187,7 +187,8 @@ static void note_refused_thread(duet_pool *pool, const struct duet__job *job, in
     duet__pool_promise_all(pool);
     /* Who went idle meanwhile counted on it too. It is woken: no other start is tried here. */
     bool wakes = !duet__list_empty(&pool->idle);
-    struct duet__summons summons = wakes ? duet__summon(pool) : (struct duet__summons){NULL};
+    struct duet__summons summons =
+        wakes ? duet__summon(pool) : (struct duet__summons){.start = false};
     duet__pool_less(pool);
     duet__pool_unlock(pool);
     duet__waiter_tell(summons.idle);
