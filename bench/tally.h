@@ -23,7 +23,8 @@ static inline void tally_expect(long expected)
 /* One more has run here. */
 static inline void tally_count(void)
 {
-    if (__atomic_add_fetch(&tally.ran, 1, __ATOMIC_ACQ_REL) != tally.expected)
+    long expected = tally.expected; /* before: when all have run it may change */
+    if (__atomic_add_fetch(&tally.ran, 1, __ATOMIC_ACQ_REL) != expected)
         return;
     tally.end_ns = bench_now_ns();
     sem_post(&tally.all_ran);
