@@ -24,6 +24,7 @@ enum {
     FETCHED = 16, /* lines of blocks at a time: as many as a processor waits for at once */
     DEPOT_MOST = 1024, /* full magazines of each size: of tasks 20 MiB; and so many empty ones */
     DEPOT_KEPT = 4, /* likewise, whatever nobody needs */
+    LINES_MOST = 32768, /* blocks: two full inboxes of callbacks */
     TRIM_MOST = 4, /* likewise, given back at once */
     TRIM_EVERY_NS = 10000000,
     UNNEEDED_NS = 1000000000,
@@ -269,15 +270,23 @@ static bool keeps(void)
 
 /* ---- Getting ---- */
 
+/* How many blocks were made to begin a line; relaxed: a number, publishes nothing. */
+static _Atomic uint32_t lines_made;
+
 /* What fits into one line of the cache lies in one, and not in two. (Larger ones would be fewer lines
- * too, but the C library leaves a gap between: 110 bytes a task.) */
+ * too, but the C library leaves a gap between: 110 bytes a task.) Only so many, since what is taken
+ * so and given back again and again breaks the C library's memory into pieces that it then looks
+ * through. */
 static void *block_new(unsigned shelf, size_t size)
 {
     if (shelf == 0)
         return duet__alloc(size);
     size = duet__shelf_size(shelf);
     bool fills_a_line = KEEPS && size + DUET__BLOCK_STEP / 2 == LINE;
-    return fills_a_line ? duet__alloc_lines(size) : duet__alloc(size);
+    if (!fills_a_line || duet__load_relaxed(&lines_made) >= LINES_MOST)
+        return duet__alloc(size);
+    duet__add_relaxed(&lines_made, 1);
+    return duet__alloc_lines(size);
 }
 
 static void fetch_block(const char *block, size_t size)
