@@ -103,13 +103,11 @@ static void join_who_left(duet_pool *pool)
 {
     pthread_t gone = pool->gone;
     pool->has_gone = false;
-    pool->coming++; /* for whoever has a job meanwhile, … */
-    pool->late++; /* … and others may be summoned for it: the user's code may run as a thread ends */
+    pool->coming++; /* for whoever has a job meanwhile */
     duet__unlock(&pool->lock);
     pthread_join(gone, NULL); /* it has only to return from its function */
     duet__lock(&pool->lock);
     pool->coming--;
-    pool->late--;
 }
 
 /* Under the lock: here, a job just taken, if there is one. Its place in the queue may be
