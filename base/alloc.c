@@ -1,16 +1,13 @@
 #include "alloc.h"
 #include "atomic.h"
 #include "check.h"
+#include "cpu.h"
 
 #include <duet/base.h>
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum {
-    LINE = 64 /* bytes of the cache */
-};
 
 static duet_allocator allocator; /* constant from the first allocation on */
 /* Set by the first allocation, for good. Relaxed: who sets the allocator while another thread
@@ -54,7 +51,7 @@ void *duet__alloc_lines(size_t size)
     note_use();
     if (allocator.alloc)
         return allocator.alloc(allocator.ctx, size);
-    return posix_memalign(&block, LINE, size) == 0 ? block : NULL;
+    return posix_memalign(&block, DUET__LINE, size) == 0 ? block : NULL;
 }
 
 void *duet__alloc_zeroed(size_t count, size_t size)

@@ -1,8 +1,8 @@
 #include "block.h"
 #include "alloc.h"
+#include "clock.h"
 #include "cpu.h"
 #include "fork.h"
-#include "list.h"
 #include "lock.h"
 
 #include <pthread.h>
@@ -19,15 +19,14 @@
 #endif
 
 enum {
-    LINE = 64, /* bytes of the cache */
     PLACES = 62, /* of a magazine, so that it is eight lines */
     FETCHED = 16, /* lines of blocks at a time: as many as a processor waits for at once */
     DEPOT_MOST = 1024, /* full magazines of each size: of tasks 20 MiB; and so many empty ones */
     DEPOT_KEPT = 4, /* likewise, whatever nobody needs */
-    LINES_MOST = 32768, /* blocks: two full inboxes of callbacks */
     TRIM_MOST = 4, /* likewise, given back at once */
     TRIM_EVERY_NS = 10000000,
     UNNEEDED_NS = 1000000000,
+    LINES_MOST = 32768, /* blocks that begin a line: two full inboxes of callbacks */
 };
 
 /* Owned by a thread's shelf or by the depot. */
@@ -51,7 +50,7 @@ struct pile {
 
 /* Magazines of one size, in a cache line of their own. */
 static struct depot {
-    _Alignas(LINE) struct duet__lock lock;
+    _Alignas(DUET__LINE) struct duet__lock lock;
     struct pile full; /* or not quite, of threads that have ended */
     struct pile empty;
 } depots[DUET__SHELVES + 1];
@@ -181,17 +180,12 @@ static int64_t trim(struct depot *depot, struct pile *pile, int64_t now_ns)
     return duet__load_relaxed(&pile->trim_ns);
 }
 
-static int64_t earlier(int64_t a_ns, int64_t b_ns)
-{
-    return a_ns < b_ns ? a_ns : b_ns;
-}
-
 int64_t duet__blocks_trim(int64_t now_ns)
 {
     int64_t by_ns = INT64_MAX;
     for (unsigned i = 1; i <= DUET__SHELVES; i++) {
-        by_ns = earlier(by_ns, trim(&depots[i], &depots[i].full, now_ns));
-        by_ns = earlier(by_ns, trim(&depots[i], &depots[i].empty, now_ns));
+        by_ns = duet__earlier_ns(by_ns, trim(&depots[i], &depots[i].full, now_ns));
+        by_ns = duet__earlier_ns(by_ns, trim(&depots[i], &depots[i].empty, now_ns));
     }
     return by_ns;
 }
@@ -282,7 +276,7 @@ static void *block_new(unsigned shelf, size_t size)
     if (shelf == 0)
         return duet__alloc(size);
     size = duet__shelf_size(shelf);
-    bool fills_a_line = KEEPS && size + DUET__BLOCK_STEP / 2 == LINE;
+    bool fills_a_line = KEEPS && size + DUET__BLOCK_STEP / 2 == DUET__LINE;
     if (!fills_a_line || duet__load_relaxed(&lines_made) >= LINES_MOST)
         return duet__alloc(size);
     duet__add_relaxed(&lines_made, 1);
@@ -291,7 +285,7 @@ static void *block_new(unsigned shelf, size_t size)
 
 static void fetch_block(const char *block, size_t size)
 {
-    for (size_t i = 0; i < size; i += LINE)
+    for (size_t i = 0; i < size; i += DUET__LINE)
         duet__fetch_to_write(block + i);
     duet__fetch_to_write(block + size - 1);
 }
@@ -299,7 +293,7 @@ static void fetch_block(const char *block, size_t size)
 /* So many blocks are fetched at a time. */
 static size_t step(unsigned shelf)
 {
-    size_t blocks = FETCHED * LINE / duet__shelf_size(shelf);
+    size_t blocks = FETCHED * DUET__LINE / duet__shelf_size(shelf);
     return blocks > 2 ? blocks : 2;
 }
 
@@ -327,13 +321,11 @@ static bool load_full(struct duet__shelf *mine, unsigned shelf)
         return false;
     struct duet__magazine *empty = unload(mine);
     struct duet__magazine *full = exchange(depot, &depot->full, &depot->empty, empty);
-    if (full)
-        load(mine, full, 0);
-    else if (empty)
-        load(mine, empty, 0);
+    if (full || empty)
+        load(mine, full ? full : empty, 0);
     if (!full)
         return false;
-    for (size_t i = 0; i < full->count; i += LINE / sizeof full->blocks[0])
+    for (size_t i = 0; i < full->count; i += DUET__LINE / sizeof full->blocks[0])
         duet__fetch_to_write(&full->blocks[i]);
     fetch_below(mine, shelf);
     return true;

@@ -5,6 +5,11 @@
 
 #define DUET__NEVER INT64_MAX
 
+static inline int64_t duet__earlier_ns(int64_t a_ns, int64_t b_ns)
+{
+    return a_ns < b_ns ? a_ns : b_ns;
+}
+
 #ifdef DUET_MODEL
 int64_t duet__clock_ns(void); /* the model's own time */
 #else

@@ -1,6 +1,10 @@
 /* How many processors this process may use, and how to wait on one politely. */
 #pragma once
 
+enum {
+    DUET__LINE = 64, /* bytes of the cache that come and go together */
+};
+
 /* By affinity and by the cgroup's quota, at least 1. Read once; duet__cpu_refresh() reads again. */
 int duet__cpu_count(void);
 void duet__cpu_refresh(void);

@@ -28,6 +28,7 @@
 #include "inbox.h"
 #include "alloc.h"
 #include "check.h"
+#include "cpu.h"
 #include "futex.h"
 
 #include <errno.h>
@@ -43,7 +44,6 @@
 #define REFERENCE (UINT64_C(1) << 34) /* bits from here on count references */
 
 enum {
-    LINE = 64, /* bytes of the cache */
     WAKES_WHILE_FULL = 16, /* of those who wait, while as many submissions come as have places */
 };
 
@@ -51,14 +51,14 @@ enum {
 struct duet__port {
     void *block; /* as it was allocated; constant */
     /* A submission changes both, one after the other: in one cache line, it fetches one. */
-    _Alignas(LINE) struct duet__mpsc queue;
+    _Alignas(DUET__LINE) struct duet__mpsc queue;
     _Atomic uint64_t gate;
     /* Constant. */
-    _Alignas(LINE) int event_fd;
+    _Alignas(DUET__LINE) int event_fd;
     uint32_t places;
     enum duet_when_full when_full;
     /* The loop's thread. */
-    _Alignas(LINE) uint64_t signals_owed;
+    _Alignas(DUET__LINE) uint64_t signals_owed;
     uintptr_t mark; /* how it slept last */
     uint32_t admitted; /* since it last woke one who waits for a place */
     /* Guards the waiters, and WAITERS being cleared. */
@@ -73,10 +73,11 @@ static uint32_t places_taken(uint64_t gate)
 
 int duet__port_open(struct duet__port **ret, const duet_loop_config *config)
 {
-    void *block = duet__alloc_zeroed(1, sizeof(struct duet__port) + LINE);
+    void *block = duet__alloc_zeroed(1, sizeof(struct duet__port) + DUET__LINE);
     if (!block)
         return -ENOMEM;
-    struct duet__port *port = (void *)(((uintptr_t)block + LINE - 1) & ~(uintptr_t)(LINE - 1));
+    struct duet__port *port =
+        (void *)(((uintptr_t)block + DUET__LINE - 1) & ~(uintptr_t)(DUET__LINE - 1));
     port->block = block;
     port->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (port->event_fd < 0) {

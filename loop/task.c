@@ -8,7 +8,6 @@
 #define FETCHES inline __attribute__((always_inline))
 
 enum {
-    LINE = 64, /* bytes of the cache */
     JOINS_A_TURN = 256,
     FEW = 2, /* due timers whose fetching does not pay */
     FRAMES = 256, /* bytes of a stack: what it goes on with at first */
@@ -225,7 +224,7 @@ static void timer_due(struct duet__timer *timer)
  * overlap only where nothing is between them. */
 static FETCHES void fetch_lines(const void *what, size_t size)
 {
-    for (size_t at = 0; at < size; at += LINE)
+    for (size_t at = 0; at < size; at += DUET__LINE)
         duet__fetch_to_write((const char *)what + at);
     duet__fetch_to_write((const char *)what + size - 1);
 }

@@ -201,14 +201,9 @@ static int64_t timers_ns(duet_loop *loop)
     return together_ns;
 }
 
-static int64_t earlier(int64_t a_ns, int64_t b_ns)
-{
-    return a_ns < b_ns ? a_ns : b_ns;
-}
-
 static int64_t nearest_ns(duet_loop *loop)
 {
-    return earlier(timers_ns(loop), duet__loop_next_join_ns(loop));
+    return duet__earlier_ns(timers_ns(loop), duet__loop_next_join_ns(loop));
 }
 
 int64_t duet__loop_begin_rest(duet_loop *loop)
@@ -216,8 +211,8 @@ int64_t duet__loop_begin_rest(duet_loop *loop)
     int64_t by_ns = nearest_ns(loop);
     for (int i = 0; i < DUET__STACK_CLASSES; i++)
         if (loop->stacks[i].warm_count > 0)
-            by_ns = earlier(by_ns, duet__stacks_trim(&loop->stacks[i], loop->now_ns));
-    return earlier(by_ns, duet__blocks_trim(loop->now_ns));
+            by_ns = duet__earlier_ns(by_ns, duet__stacks_trim(&loop->stacks[i], loop->now_ns));
+    return duet__earlier_ns(by_ns, duet__blocks_trim(loop->now_ns));
 }
 
 /* Ready, or due: more than a turn takes. */

@@ -1,6 +1,7 @@
 /* The pool from inside: pool.c is its life, submit.c how jobs come, intake.c how they come fast,
  * slots.c who may start, worker.c its threads, interrupt.c how a blocked job is woken. */
 #pragma once
+#include "cpu.h"
 #include "future_impl.h"
 #include "interrupt.h"
 #include "lock.h"
@@ -13,7 +14,6 @@ enum {
     DUET__NORMAL,
     DUET__URGENT,
     DUET__LANES,
-    DUET__LINE = 64, /* bytes of the cache */
 };
 
 /* Owned like its work: by the pool until it ends, by handles until they let go.
@@ -75,7 +75,7 @@ struct duet_pool {
     unsigned
         active[DUET__LANES]; /* slots in use: jobs on workers, but for those that lent theirs */
     unsigned coming; /* workers on their way to look for a job */
-    unsigned late; /* … of those: in code of the user's before that */
+    unsigned late; /* … of those: who first wait for code of the user's */
     unsigned jobs; /* accepted and not ended */
     unsigned promised; /* places freed for submitters who were woken and are on their way */
     struct duet__list room; /* waiters of submitters, the oldest first */

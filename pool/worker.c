@@ -103,11 +103,13 @@ static void join_who_left(duet_pool *pool)
 {
     pthread_t gone = pool->gone;
     pool->has_gone = false;
-    pool->coming++; /* for whoever has a job meanwhile */
+    pool->coming++;
+    pool->late++; /* others are summoned meanwhile: the user's code may run as that thread ends */
     duet__unlock(&pool->lock);
-    pthread_join(gone, NULL); /* it has only to return from its function */
+    pthread_join(gone, NULL);
     duet__lock(&pool->lock);
     pool->coming--;
+    pool->late--;
 }
 
 /* Under the lock: here, a job just taken, if there is one. Its place in the queue may be
