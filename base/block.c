@@ -4,6 +4,7 @@
 #include "cpu.h"
 #include "fork.h"
 #include "lock.h"
+#include "slab.h"
 
 #include <pthread.h>
 
@@ -27,6 +28,7 @@ enum {
     TRIM_EVERY_NS = 10000000,
     UNNEEDED_NS = 1000000000,
     LINES_MOST = 32768, /* blocks that begin a line: two full inboxes of callbacks */
+    FEW = 8192, /* blocks of a size; what is more comes from slabs */
 };
 
 /* Owned by a thread's shelf or by the depot. */
@@ -48,12 +50,103 @@ struct pile {
     _Atomic int64_t trim_ns; /* when it is looked at again */
 };
 
-/* Magazines of one size, in a cache line of their own. */
+/* Magazines of one size, in cache lines of their own. */
 static struct depot {
     _Alignas(DUET__LINE) struct duet__lock lock;
     struct pile full; /* or not quite, of threads that have ended */
     struct pile empty;
+    struct duet__slabs slabs;
+    _Atomic uint32_t single; /* blocks of the C library's that there are; relaxed: a number */
 } depots[DUET__SHELVES + 1];
+
+/* ---- Single blocks ---- */
+
+/* Will it perhaps be kept? (At the end of a thread it is not.) */
+static bool may_be_kept(unsigned shelf)
+{
+    return shelf != 0 && duet__blocks_keep && !duet__alloc_is_users();
+}
+
+/* What fills a line of the cache. */
+static bool fills_a_line(unsigned shelf)
+{
+    return KEEPS && duet__shelf_size(shelf) + DUET__BLOCK_STEP / 2 == DUET__LINE;
+}
+
+/* How many blocks were made to begin a line; relaxed: a number, publishes nothing. */
+static _Atomic uint32_t lines_made;
+
+/* What fits into one line of the cache lies in one, and not in two. (Larger ones would be fewer lines
+ * too, but the C library leaves a gap between: 110 bytes a task.) Only so many, since what is taken
+ * so and given back again and again breaks the C library's memory into pieces that it then looks
+ * through. */
+static void *block_new(unsigned shelf, size_t size)
+{
+    if (shelf == 0)
+        return duet__alloc(size);
+    size = duet__shelf_size(shelf);
+    if (may_be_kept(shelf))
+        duet__add_relaxed(&depots[shelf].single, 1);
+    if (!fills_a_line(shelf) || duet__load_relaxed(&lines_made) >= LINES_MOST)
+        return duet__alloc(size);
+    duet__add_relaxed(&lines_made, 1);
+    return duet__alloc_lines(size);
+}
+
+/* Of those of the C library's, all; the others, which are of slabs, come first then: so many. */
+static size_t free_single(struct depot *depot, void *blocks[], size_t count)
+{
+    size_t of_slabs = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (duet__is_of_slab(blocks[i])) {
+            blocks[of_slabs++] = blocks[i];
+        } else {
+            duet__free(blocks[i]);
+        }
+    }
+    if (count > of_slabs)
+        duet__add_relaxed(&depot->single, (uint32_t)of_slabs - (uint32_t)count);
+    return of_slabs;
+}
+
+/* Blocks that may be kept, of one shelf. */
+static void free_blocks(struct depot *depot, void *blocks[], size_t count)
+{
+    count = free_single(depot, blocks, count);
+    if (count == 0)
+        return;
+    duet__lock(&depot->lock);
+    struct duet__slab *empty = duet__slabs_give(&depot->slabs, blocks, count);
+    duet__unlock(&depot->lock);
+    duet__slabs_free(empty);
+}
+
+static void free_block(unsigned shelf, void *block)
+{
+    if (may_be_kept(shelf))
+        free_blocks(&depots[shelf], &block, 1);
+    else
+        duet__free(block);
+}
+
+/* Fresh ones of slabs: how many there were. */
+static size_t cut_blocks(unsigned shelf, void *blocks[], size_t most)
+{
+    struct depot *depot = &depots[shelf];
+    duet__lock(&depot->lock);
+    size_t count = duet__slabs_take(&depot->slabs, blocks, most);
+    duet__unlock(&depot->lock);
+    if (count > 0)
+        return count;
+    struct duet__slab *slab = duet__slab_new(duet__shelf_size(shelf));
+    if (!slab)
+        return 0;
+    duet__lock(&depot->lock);
+    duet__slabs_add(&depot->slabs, slab);
+    count = duet__slabs_take(&depot->slabs, blocks, most);
+    duet__unlock(&depot->lock);
+    return count;
+}
 
 /* ---- Magazines ---- */
 
@@ -66,12 +159,11 @@ static struct duet__magazine *magazine_new(void)
     return magazine;
 }
 
-static void magazine_free(struct duet__magazine *magazine)
+static void magazine_free(struct depot *depot, struct duet__magazine *magazine)
 {
     if (!magazine)
         return;
-    while (magazine->count > 0)
-        duet__free(magazine->blocks[--magazine->count]);
+    free_blocks(depot, magazine->blocks, magazine->count);
     duet__free(magazine);
 }
 
@@ -112,7 +204,7 @@ static struct duet__magazine *exchange(struct depot *depot, struct pile *from, s
     struct duet__magazine *taken = pop(from);
     struct duet__magazine *left = taken ? push(to, given) : NULL;
     duet__unlock(&depot->lock);
-    magazine_free(left);
+    magazine_free(depot, left);
     return taken;
 }
 
@@ -124,7 +216,7 @@ static void give(struct depot *depot, struct duet__magazine *magazine)
     struct pile *pile = magazine->count > 0 ? &depot->full : &depot->empty;
     magazine = push(pile, magazine);
     duet__unlock(&depot->lock);
-    magazine_free(magazine);
+    magazine_free(depot, magazine);
 }
 
 /* Under the lock: up to `most`, chained. */
@@ -139,11 +231,11 @@ static struct duet__magazine *pop_some(struct pile *pile, uint32_t most)
     return all;
 }
 
-static void free_all(struct duet__magazine *magazine)
+static void free_all(struct depot *depot, struct duet__magazine *magazine)
 {
     while (magazine) {
         struct duet__magazine *next = magazine->next;
-        magazine_free(magazine);
+        magazine_free(depot, magazine);
         magazine = next;
     }
 }
@@ -174,7 +266,7 @@ static int64_t trim(struct depot *depot, struct pile *pile, int64_t now_ns)
     if (duet__load_relaxed(&pile->trim_ns) <= now_ns)
         unneeded = pop_some(pile, trim_now(pile, now_ns));
     duet__unlock(&depot->lock);
-    free_all(unneeded);
+    free_all(depot, unneeded);
     if (duet__load_relaxed(&pile->count) <= DEPOT_KEPT)
         return INT64_MAX;
     return duet__load_relaxed(&pile->trim_ns);
@@ -195,7 +287,7 @@ static void give_back(struct depot *depot, struct pile *pile)
     duet__lock(&depot->lock);
     struct duet__magazine *all = pop_some(pile, DEPOT_MOST);
     duet__unlock(&depot->lock);
-    free_all(all);
+    free_all(depot, all);
 }
 
 void duet__blocks_give_back(void)
@@ -264,25 +356,6 @@ static bool keeps(void)
 
 /* ---- Getting ---- */
 
-/* How many blocks were made to begin a line; relaxed: a number, publishes nothing. */
-static _Atomic uint32_t lines_made;
-
-/* What fits into one line of the cache lies in one, and not in two. (Larger ones would be fewer lines
- * too, but the C library leaves a gap between: 110 bytes a task.) Only so many, since what is taken
- * so and given back again and again breaks the C library's memory into pieces that it then looks
- * through. */
-static void *block_new(unsigned shelf, size_t size)
-{
-    if (shelf == 0)
-        return duet__alloc(size);
-    size = duet__shelf_size(shelf);
-    bool fills_a_line = KEEPS && size + DUET__BLOCK_STEP / 2 == DUET__LINE;
-    if (!fills_a_line || duet__load_relaxed(&lines_made) >= LINES_MOST)
-        return duet__alloc(size);
-    duet__add_relaxed(&lines_made, 1);
-    return duet__alloc_lines(size);
-}
-
 static void fetch_block(const char *block, size_t size)
 {
     for (size_t i = 0; i < size; i += DUET__LINE)
@@ -331,6 +404,20 @@ static bool load_full(struct duet__shelf *mine, unsigned shelf)
     return true;
 }
 
+/* A magazine of fresh ones, for a thread that will be told of its end; it has only empty ones. */
+static bool load_fresh(struct duet__shelf *mine, unsigned shelf)
+{
+    bool few = duet__load_relaxed(&depots[shelf].single) < FEW;
+    if (shelf == 0 || few || fills_a_line(shelf) || !keeps())
+        return false;
+    struct duet__magazine *magazine = unload(mine);
+    if (!magazine && !(magazine = magazine_new()))
+        return false;
+    magazine->count = cut_blocks(shelf, magazine->blocks, PLACES);
+    load(mine, magazine, magazine->count);
+    return magazine->count > 0;
+}
+
 void *duet__block_get_slowly(unsigned shelf, size_t size)
 {
     struct duet__shelf *mine = &duet__shelves[shelf];
@@ -342,7 +429,7 @@ void *duet__block_get_slowly(unsigned shelf, size_t size)
         load(mine, spare, spare->count);
     } else if (load_full(mine, shelf)) {
         lower_floor(mine, shelf);
-    } else {
+    } else if (!load_fresh(mine, shelf)) {
         return block_new(shelf, size);
     }
     return duet__block_get(shelf, size);
@@ -374,7 +461,7 @@ void duet__block_put_slowly(unsigned shelf, void *memory)
     else if (keep)
         empty = fetch_empty(shelf);
     if (!empty) {
-        duet__free(memory);
+        free_block(shelf, memory);
         return;
     }
     load(mine, empty, 0);

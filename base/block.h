@@ -22,6 +22,7 @@ enum {
     /* A size is a multiple of STEP and a half: what the C library hands out, whose steps are the
      * same, so that nothing is lost between. (Its own word is before each block.) */
     DUET__BLOCK_STEP = 16,
+    DUET__BLOCK_ALIGN = 8, /* bytes: what a block begins at a multiple of */
     DUET__SHELVES = 32, /* so many sizes */
 };
 

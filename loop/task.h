@@ -31,6 +31,7 @@ struct duet__task {
     bool started; /* written by the loop while the task is not asleep */
     bool passes; /* of an observed one: it stands aside, and waits for nothing */
 };
+_Static_assert(_Alignof(struct duet__task) <= DUET__BLOCK_ALIGN, "a task fits into any block");
 
 /* A task that is not handed over yet, and that the hooks know; its opts are good. NULL: no memory. */
 struct duet__task *duet__task_new(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts);

@@ -34,6 +34,7 @@ struct duet__job {
     struct duet__list link; /* in the pool's queue */
     struct duet__interrupt interrupt;
 };
+_Static_assert(_Alignof(struct duet__job) <= DUET__BLOCK_ALIGN, "a job fits into any block");
 
 /* Where jobs run, one after the other: a worker, or a submitter's thread. Owned by that thread, on
  * its stack; guarded by the pool's lock, though that thread may read it without. */

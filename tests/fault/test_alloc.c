@@ -122,7 +122,7 @@ WRAP(int, eventfd, (unsigned count, int flags), (count, flags), EMFILE, -1)
 WRAP(int, epoll_create1, (int flags), (flags), EMFILE, -1)
 WRAP(int, timerfd_create, (int clock, int flags), (clock, flags), EMFILE, -1)
 WRAP(int, io_uring_register_eventfd, (struct io_uring * ring, int fd), (ring, fd), ENOMEM, -ENOMEM)
-WRAP(void *, mmap, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
+WRAP(void *, mmap64, (void *at, size_t size, int protection, int flags, int fd, off_t offset),
      (at, size, protection, flags, fd, offset), ENOMEM, MAP_FAILED)
 
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),

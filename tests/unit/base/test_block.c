@@ -67,7 +67,7 @@ static void *get(size_t size)
 {
     void *memory = duet__block_get(duet__shelf_for(size), size);
     must(memory != NULL);
-    must_equal((uintptr_t)memory % _Alignof(max_align_t), 0);
+    must_equal((uintptr_t)memory % DUET__BLOCK_ALIGN, 0);
     return memory;
 }
 
