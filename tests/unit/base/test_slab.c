@@ -290,7 +290,10 @@ static void the_memory_of_a_burst_goes_back(void **state)
     const size_t before = resident(MANY);
     put_many();
     duet__blocks_give_back();
+#ifndef TEST_KEEPS_NOTHING /* else it is in quarantine */
     must(resident(MANY) < before / 2);
+#endif
+    must(before > 0);
     get_many();
     put_many();
 }
