@@ -840,7 +840,8 @@ def all_bad_clients_at_once_again_and_again(program, directory, root):
             settled(server, descriptors, 'all')
             memory.append(server.memory() >> 20)
         if not sanitizer(program):
-            check(memory[-1] < max(memory[:-1]) + 16, f'memory has grown, in MiB: {memory}')
+            # As it happens they need 170 to 215; whatever is lost of it comes on top each time.
+            check(memory[-1] < memory[0] * 3 // 2, f'memory has grown, in MiB: {memory}')
 
 
 def idle_connections_make_room(program, directory):

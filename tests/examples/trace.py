@@ -25,7 +25,7 @@ import xml.etree.ElementTree
 
 HANG = 100  # seconds
 SEED = int(os.environ.get('DUET_TEST_SEED', random.randrange(2**32)))
-KILLED = max(1, 60 * int(os.environ.get('DUET_TEST_ROUNDS', '100')) // 100)  # how often
+KILLED = max(1, 30 * int(os.environ.get('DUET_TEST_ROUNDS', '100')) // 100)  # how often
 STOPPED = 10
 TIMELINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'tools', 'timeline.py')
 FIELDS = {  # besides ph: what the event must have, and of which type
