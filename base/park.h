@@ -99,16 +99,8 @@ static inline void duet__parker_init(struct duet__parker *parker,
                                      const struct duet__parker_ops *ops, struct duet_future *work,
                                      uint32_t word)
 {
-    duet__store_relaxed(&parker->word, word); /* published by whatever hands the work over */
-    parker->shields = 0;
-    parker->streak = 0;
-    parker->held = 0;
-    parker->ops = ops;
-    parker->work = work;
-    parker->outer = NULL;
-    parker->wait = parker->joined = NULL;
-    parker->context = NULL;
-    parker->observed = NULL;
+    /* Published by whatever hands the work over. */
+    *parker = (struct duet__parker){.word = word, .ops = ops, .work = work};
 }
 
 /* By the owner, when a function has returned: it holds as many mutexes as before, else the program
