@@ -15,7 +15,8 @@ struct duet__slabs {
     struct duet__slab *first; /* of those that have free blocks */
 };
 
-/* A slab for blocks of this size, a multiple of 8, all of them free. NULL: no memory, or no
+/* A slab for blocks of this size, a multiple of 8, all of them free; without a lock, since its memory
+ * comes now. NULL: no memory, or no
  * addresses; then duet__alloc() may still have some. It is the caller's until it is added. */
 struct duet__slab *duet__slab_new(size_t size);
 /* Under the lock. */
