@@ -302,7 +302,7 @@ void duet__blocks_give_back(void)
 static void reset(void)
 {
     for (unsigned i = 1; i <= DUET__SHELVES; i++)
-        depots[i] = (struct depot){.full.first = NULL};
+        depots[i] = (struct depot){.single = duet__load_relaxed(&depots[i].single)};
 }
 DUET__IN_CHILD(reset)
 
