@@ -125,6 +125,8 @@ def timers():
                        {'kind': kind, 'timers': timers}, goals[kind, timers],
                        without=tuple(IN_PYTHON) if many else (), timeout_s=60,
                        quick=quick if (kind, many) == ('callback', False) else None)
+    yield Case('W6-sleep-warm', 'W6', 'w6_timers', '100,000 coroutines that sleep, once more', 'cpu_ms',
+               {'kind': 'sleep', 'timers': 100000, 'warm': 1}, (Goal('cpu_ms', 250), Goal('early', 0)), only=('duet',))
 
 
 def queues():

@@ -7,7 +7,7 @@
 static duet_future *all_fired;
 
 struct plan {
-    bool sleeps;
+    bool sleeps, warm;
     long count, span_ms;
 };
 
@@ -55,7 +55,10 @@ static void run_timers(bool sleeps, long count, long span_ms, bool say)
 static duet_result measure(void *arg)
 {
     const struct plan *plan = arg;
-    run_timers(plan->sleeps, bench_warm_up(plan->count), bench_warm_up(plan->span_ms), false);
+    if (plan->warm)
+        run_timers(plan->sleeps, plan->count, plan->span_ms, false);
+    else
+        run_timers(plan->sleeps, bench_warm_up(plan->count), bench_warm_up(plan->span_ms), false);
     run_timers(plan->sleeps, plan->count, plan->span_ms, true);
     return duet_ok();
 }
@@ -63,7 +66,8 @@ static duet_result measure(void *arg)
 int main(int argc, char **argv)
 {
     const char *kind = bench_text(argc, argv, "kind", "callback");
-    struct plan plan = {strcmp(kind, "sleep") == 0, bench_long(argc, argv, "timers", 100000),
+    struct plan plan = {strcmp(kind, "sleep") == 0, bench_long(argc, argv, "warm", 0) != 0,
+                        bench_long(argc, argv, "timers", 100000),
                         bench_long(argc, argv, "span_ms", 1000)};
     if (!plan.sleeps && strcmp(kind, "callback") != 0)
         return BENCH_SKIP;
