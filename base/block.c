@@ -85,12 +85,13 @@ static void *block_new(unsigned shelf, size_t size)
     if (shelf == 0)
         return duet__alloc(size);
     size = duet__shelf_size(shelf);
-    if (may_be_kept(shelf))
+    bool lines = fills_a_line(shelf) && duet__load_relaxed(&lines_made) < LINES_MOST;
+    void *block = lines ? duet__alloc_lines(size) : duet__alloc(size);
+    if (block && lines)
+        duet__add_relaxed(&lines_made, 1);
+    if (block && may_be_kept(shelf))
         duet__add_relaxed(&depots[shelf].single, 1);
-    if (!fills_a_line(shelf) || duet__load_relaxed(&lines_made) >= LINES_MOST)
-        return duet__alloc(size);
-    duet__add_relaxed(&lines_made, 1);
-    return duet__alloc_lines(size);
+    return block;
 }
 
 /* Of those of the C library's, all; the others, which are of slabs, come first then: so many. */

@@ -536,6 +536,7 @@ static bool promise_may_settle(const duet_future *f, struct duet__look *look)
     uint64_t count = duet__look_count();
     uint32_t waiting = 0;
     bool may = false;
+    duet__look_again(look); /* who has just begun to wait goes on, for now */
     duet__future_lock(locked, 0);
     duet__list_for_each(link, &f->waiters)
     {

@@ -44,6 +44,7 @@ struct duet__look {
     bool reached; /* one that reaches what we look for */
     uint64_t gathering; /* given to its members */
     uint64_t knot; /* given to all that were ever gathered */
+    bool again; /* threads may have to be asked later */
     enum threads threads; /* does any other thread run? */
     /* Who could do what any thread could, looked at once after each change of what is asked. */
     uint64_t changes, looked;
@@ -225,6 +226,11 @@ static bool look_at_agents(struct duet__look *look)
             may = true;
     }
     return may;
+}
+
+void duet__look_again(struct duet__look *look)
+{
+    look->again = true;
 }
 
 bool duet__look_at_threads(struct duet__look *look)
@@ -463,11 +469,11 @@ static void add_chain(struct text *text, struct duet__look *look, struct duet__w
 
 /* ---- Telling ---- */
 
-/* When to look again at a wait that any thread could end: when it is twice as old. With a deadline
- * it goes on by itself. */
+/* When to look again at a wait that any thread could end, now or later: when it is twice as old. With
+ * a deadline it goes on by itself. */
 static int64_t next_look_ns(const struct duet__wait *wait, const struct duet__look *look)
 {
-    if (look->threads == NOT_ASKED || wait->by_ns != DUET__NEVER)
+    if ((look->threads == NOT_ASKED && !look->again) || wait->by_ns != DUET__NEVER)
         return DUET__NEVER;
     int64_t now_ns = duet__clock_ns(), age_ns = now_ns - wait->since_ns;
     return now_ns + (age_ns > DUET__YOUNG_NS ? age_ns : DUET__YOUNG_NS);

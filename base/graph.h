@@ -171,6 +171,9 @@ uint64_t duet__look_count(void);
 bool duet__look_is_new(const struct duet__parker *parker, uint64_t count);
 /* Within may_end(), of something that any thread could do: is there one that could? */
 bool duet__look_at_threads(struct duet__look *look);
+/* Likewise, of something that only those could do who hold it: threads may have to be asked later,
+ * when they have let go of it, even if they need not be now. */
+void duet__look_again(struct duet__look *look);
 /* The may_end() of a wait for such a thing. */
 bool duet__any_thread_may_end(const struct duet__wait *wait, struct duet__look *look);
 

@@ -3,8 +3,10 @@
 #include "fork.h"
 #include "lock.h"
 
+#include <errno.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 enum {
     SLAB_SIZE = 256 << 10,
@@ -42,15 +44,25 @@ DUET__IN_CHILD(reset)
 
 /* ---- The range ---- */
 
-/* Under the lock. Addresses alone: no memory is promised, nor counted by the kernel. */
+/* The range would take its addresses from the stacks of coroutines. */
+static bool addresses_are_scarce(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur != RLIM_INFINITY;
+}
+
+/* Under the lock. Addresses alone: no memory is promised, nor counted by the kernel, but for
+ * RLIMIT_AS. */
 static char *reserve(void)
 {
     const size_t size = (size_t)SLABS_MOST * SLAB_SIZE;
     char *base = duet__load_relaxed(&range.base);
     if (base || range.refused)
         return base;
-    char *all =
-        mmap(NULL, size + SLAB_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *all = MAP_FAILED;
+    if (!addresses_are_scarce())
+        all = mmap(NULL, size + SLAB_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     range.refused = all == MAP_FAILED;
     if (range.refused)
         return NULL;
@@ -107,6 +119,7 @@ static void fill_in(struct duet__slab *slab)
 
 struct duet__slab *duet__slab_new(size_t size)
 {
+    int saved_errno = errno; /* what is refused here is no failure */
     duet__lock(&range.lock);
     struct duet__slab *slab = take_slab();
     duet__unlock(&range.lock);
@@ -115,11 +128,13 @@ struct duet__slab *duet__slab_new(size_t size)
         const size_t room = (SLAB_SIZE - sizeof *slab) / size;
         *slab = (struct duet__slab){.size = size, .room = (uint32_t)room};
     }
+    errno = saved_errno;
     return slab;
 }
 
 void duet__slabs_free(struct duet__slab *empty)
 {
+    int saved_errno = errno; /* pages that are locked in memory stay */
     while (empty) {
         struct duet__slab *next = empty->next;
         madvise(empty, SLAB_SIZE, MADV_DONTNEED);
@@ -128,6 +143,7 @@ void duet__slabs_free(struct duet__slab *empty)
         duet__unlock(&range.lock);
         empty = next;
     }
+    errno = saved_errno;
 }
 
 static bool has_free(const struct duet__slab *slab)

@@ -174,7 +174,7 @@ duet_future *duet_group_add(duet_group *public, duet_future *f)
         duet__bad_argument(__func__, "f is NULL");
     if (!f || check_group(__func__, public) < 0)
         return f;
-    if (duet__is_foreign(f->process)) {
+    if (duet__is_foreign(f->process) && !duet__future_is_immortal(f)) {
         duet__refuse(__func__, -EOWNERDEAD, duet_strerror(-EOWNERDEAD));
         return f;
     }

@@ -33,6 +33,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -279,9 +280,26 @@ static int try_enter(struct duet__port *port, uint64_t has, uint64_t instead)
     return takes == PLACE ? 0 : -EAGAIN;
 }
 
-/* With a reference: sleeps until a place may be free. 0, -ETIME, -ECANCELED. */
-static int wait_for_place(struct duet__port *port, struct duet__parker *here, duet_deadline by)
+/* A place comes as long as the loop turns. The waiter holds a reference. */
+static bool place_may_come(const struct duet__wait *wait, struct duet__look *look)
 {
+    return duet__loop_may_turn(wait->of, look);
+}
+
+static const char *describe_place(const struct duet__wait *wait, char *buf, size_t size)
+{
+    const duet_loop *loop = wait->of;
+    snprintf(buf, size, "room in the inbox of loop '%s'", loop->config.name);
+    return buf;
+}
+
+static const struct duet__wait_ops place_wait_ops = {place_may_come, describe_place, false};
+
+/* With a reference: sleeps until a place may be free. 0, -ETIME, -ECANCELED, -EDEADLK. */
+static int wait_for_place(duet_loop *loop, struct duet__parker *here, duet_deadline by)
+{
+    struct duet__port *port = loop->port;
+    struct duet__wait wait;
     struct duet__waiter waiter;
     duet__waiter_init(&waiter, here);
     duet__lock(&port->room_lock);
@@ -292,7 +310,13 @@ static int wait_for_place(struct duet__port *port, struct duet__parker *here, du
     else if (duet__list_empty(&port->room))
         duet__and_acquire(&port->gate, ~WAITERS);
     duet__unlock(&port->room_lock);
-    return waits ? duet__wait_claimed(&waiter, &port->room_lock, by, here->shields > 0) : 0;
+    if (!waits)
+        return 0;
+    bool shielded = here->shields > 0;
+    duet__wait_enter(&wait, here, &place_wait_ops, loop, 1, by, duet__wait_kind(shielded));
+    int rc = duet__wait_claimed(&waiter, &port->room_lock, by, shielded);
+    duet__wait_leave(&wait);
+    return rc;
 }
 
 int duet__inbox_enter(duet_loop *loop, bool refuse, duet_deadline by)
@@ -306,7 +330,7 @@ int duet__inbox_enter(duet_loop *loop, bool refuse, duet_deadline by)
     while (rc == -EAGAIN) { /* with a reference */
         rc = duet__wait_begin(here, by, here->shields > 0);
         if (rc == 0)
-            rc = wait_for_place(port, here, by);
+            rc = wait_for_place(loop, here, by);
         if (rc == 0)
             rc = try_enter(port, REFERENCE, REFERENCE);
     }

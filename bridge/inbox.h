@@ -4,8 +4,8 @@
 
 /* By any thread: a place in the loop's inbox, which keeps the loop alive until duet__inbox_push(),
  * and is given back when the loop admits the node. Waits for a place until `by` where the loop's
- * configuration, `refuse` and the caller allow it. 0; -EAGAIN, -ESHUTDOWN; -ETIME, -ECANCELED of
- * the wait. */
+ * configuration, `refuse` and the caller allow it. 0; -EAGAIN, -ESHUTDOWN; -ETIME, -ECANCELED,
+ * -EDEADLK of the wait. */
 int duet__inbox_enter(duet_loop *loop, bool refuse, duet_deadline by);
 /* Hands the node over. 0, or -ESHUTDOWN: the loop has ended meanwhile, the node is still the
  * caller's. */

@@ -14,6 +14,7 @@
 struct runtime {
     duet_loop **loops;
     duet_pool **pools;
+    struct duet__listing **asked; /* for each loop: what is left there; NULL: it is not asked */
     size_t loop_count, pool_count;
 };
 
@@ -21,8 +22,9 @@ static int runtime_hold(struct runtime *runtime)
 {
     runtime->loops = duet__loop_ref_all(&runtime->loop_count);
     runtime->pools = duet__pool_hold_all(&runtime->pool_count);
+    runtime->asked = duet__alloc_zeroed(runtime->loop_count + 1, sizeof *runtime->asked);
     bool failed = (!runtime->loops && runtime->loop_count > 0) ||
-                  (!runtime->pools && runtime->pool_count > 0);
+                  (!runtime->pools && runtime->pool_count > 0) || !runtime->asked;
     if (!runtime->loops)
         runtime->loop_count = 0;
     if (!runtime->pools)
@@ -36,6 +38,7 @@ static void runtime_release(struct runtime *runtime)
         duet_loop_unref(runtime->loops[i]);
     for (size_t i = 0; i < runtime->pool_count; i++)
         duet__pool_release(runtime->pools[i]);
+    duet__free(runtime->asked);
     duet__free(runtime->loops);
     duet__free(runtime->pools);
 }
@@ -61,15 +64,28 @@ static void cancel(struct runtime *runtime)
         duet__pool_cancel(runtime->pools[i]);
 }
 
-/* -ETIME: some is left, and listed. */
-static int await_end(struct runtime *runtime, duet_deadline by, duet_receipt *left)
+/* All of them are asked before the first is waited for: so many that are held up take no longer than
+ * one. -ETIME: some is left, and listed. */
+static int await_loops(struct runtime *runtime, duet_deadline by, duet_receipt *left)
 {
     int rc = 0;
+    for (size_t i = 0; i < runtime->loop_count; i++)
+        if (duet__loop_await_end(runtime->loops[i], by) < 0)
+            runtime->asked[i] = duet__loop_ask_left(runtime->loops[i]);
+    duet_deadline report = duet_ms(DUET__REPORT_WAIT_MS);
     for (size_t i = 0; i < runtime->loop_count; i++) {
-        if (duet__loop_await_end(runtime->loops[i], by) < 0 &&
-            duet__loop_list_left(runtime->loops[i], left) < 0)
+        bool has_ended = !runtime->asked[i] && duet__future_is_settled(&runtime->loops[i]->end);
+        if (!has_ended &&
+            duet__loop_list_left(runtime->loops[i], runtime->asked[i], report, left) < 0)
             rc = -ETIME;
     }
+    return rc;
+}
+
+/* Likewise. */
+static int await_pools(struct runtime *runtime, duet_deadline by, duet_receipt *left)
+{
+    int rc = 0;
     for (size_t i = 0; i < runtime->pool_count; i++) {
         duet__own_pool_forget(runtime->pools[i]);
         if (duet__pool_await_empty(runtime->pools[i], by) < 0 &&
@@ -81,6 +97,13 @@ static int await_end(struct runtime *runtime, duet_deadline by, duet_receipt *le
         }
     }
     return rc;
+}
+
+static int await_end(struct runtime *runtime, duet_deadline by, duet_receipt *left)
+{
+    int rc = await_loops(runtime, by, left);
+    int pools_rc = await_pools(runtime, by, left);
+    return rc < 0 ? rc : pools_rc;
 }
 
 int duet_shutdown(duet_deadline by, duet_receipt **ret)

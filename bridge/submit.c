@@ -44,10 +44,10 @@ static duet_future *submit_task(duet_loop *loop, struct duet__task *task, const 
 {
     duet_future *f = &task->work.future;
     int rc = duet__hand_over(loop, task, opts, refuse, by);
-    if (rc == -ETIME || rc == -ECANCELED)
+    if (rc == -ETIME || rc == -ECANCELED || rc == -EDEADLK)
         *ret_wait = rc;
     if (rc < 0)
-        duet__work_refuse(&task->work, *ret_wait < 0 ? -ECANCELED : rc);
+        duet__work_refuse(&task->work, *ret_wait < 0 && rc != -EDEADLK ? -ECANCELED : rc);
     return f;
 }
 

@@ -5,7 +5,7 @@
 #include <duet/bridge.h>
 
 /* Like duet_submit_with(), but waits for room until `by` at most. *ret_wait: 0, or how that wait
- * failed (-ETIME, -ECANCELED): then the handle is settled with -ECANCELED. */
+ * failed (-ETIME, -ECANCELED, -EDEADLK): then the handle is settled with -EDEADLK or -ECANCELED. */
 duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts,
                                   duet_deadline by, int *ret_wait);
 /* While a submission goes on that calls hooks, so that a close meanwhile does not free the loop
@@ -13,7 +13,7 @@ duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const
  * and with what it returned, after the last. */
 duet_loop *duet__hold_for_hooks(duet_loop *loop);
 /* The last step of it alone: hands a new task over to its loop, from wherever we are. opts may be
- * NULL. 0, -EAGAIN, -ESHUTDOWN; -ETIME, -ECANCELED of the wait for room: then it is still the
- * caller's. */
+ * NULL. 0, -EAGAIN, -ESHUTDOWN; -ETIME, -ECANCELED, -EDEADLK of the wait for room: then it is still
+ * the caller's. */
 int duet__hand_over(duet_loop *loop, struct duet__task *task, const duet_opts *opts, bool refuse,
                     duet_deadline by);

@@ -21,7 +21,6 @@ enum {
     SPIN_US_MOST = 1000000,
     SLACK_US_DEFAULT = 1000,
     SLACK_US_MOST = 1000000,
-    REPORT_WAIT_MS = 200,
 };
 
 _Thread_local duet_loop *duet__loop_here;
@@ -272,9 +271,16 @@ duet_loop *duet_loop_ref(duet_loop *loop)
     return loop;
 }
 
+bool duet__loop_may_turn(const duet_loop *loop, struct duet__look *look)
+{
+    bool is_open = duet__load_relaxed(&loop->state) == DUET__LOOP_OPEN; /* a look */
+    return !is_open || duet__look_at_threads(look);
+}
+
 void duet__loop_gone(duet_loop *loop)
 {
     unlist_loop(loop);
+    duet__graph_pass(); /* no search looks at us any more, by way of a task that was pending */
     if (loop->has_thread) /* let go of without a close: nobody will join it */
         pthread_detach(loop->thread);
     duet__port_free(loop->port);
@@ -469,7 +475,7 @@ static void list_task(duet_loop *loop, struct duet__task *task, const char *wait
 }
 
 /* A request to the loop to list what is left; freed by whoever is last to let go of it. */
-struct listing {
+struct duet__listing {
     struct duet__node node;
     duet_future *done;
     _Atomic uint32_t
@@ -477,7 +483,7 @@ struct listing {
     duet_receipt receipt;
 };
 
-static void listing_unref(struct listing *listing)
+static void listing_unref(struct duet__listing *listing)
 {
     /* Releases the receipt; the last one acquires it. */
     if (duet__sub_acq_rel(&listing->holders, 1) > 1)
@@ -490,7 +496,7 @@ static void listing_unref(struct listing *listing)
 static void listing_run(struct duet__node *node, void *consumer)
 {
     duet_loop *loop = consumer;
-    struct listing *listing = duet__container(node, struct listing, node);
+    struct duet__listing *listing = duet__container(node, struct duet__listing, node);
     char text[160];
     duet__list_for_each(link, &loop->live)
     {
@@ -523,31 +529,56 @@ static void list_stuck(duet_loop *loop, duet_receipt *receipt)
     receipt->unlisted += duet__graph_count(duet__task_is_of_loop, loop);
 }
 
-int duet__loop_list_left(duet_loop *loop, duet_receipt *receipt)
+struct duet__listing *duet__loop_ask_left(duet_loop *loop)
 {
-    struct listing *listing = duet__alloc_zeroed(1, sizeof *listing);
+    struct duet__listing *listing = duet__alloc_zeroed(1, sizeof *listing);
     int rc = listing ? duet_future_open(&listing->done) : -ENOMEM;
     if (rc < 0) {
         duet__free(listing);
-        receipt->unlisted++;
-        return -ETIME;
+        return NULL;
     }
-    size_t before = receipt->count + receipt->unlisted;
     listing->node.run = listing_run;
     duet__store_relaxed(&listing->holders, 2); /* published by the post */
-    if (duet__port_post(loop->port, &listing->node)) {
-        if (duet__future_wait(listing->done, duet_ms(REPORT_WAIT_MS), DUET__WAIT_SHIELDED) == 0) {
-            duet__receipt_move(receipt, &listing->receipt);
-        } else {
-            list_stuck(loop, receipt);
-        }
-    } else { /* it has ended just now */
+    if (!duet__port_post(loop->port, &listing->node)) { /* it has ended just now */
+        duet_future_settle(listing->done, duet_ok());
         listing_unref(listing);
     }
-    listing_unref(listing);
+    return listing;
+}
+
+/* No coroutine is left, nor a callback at a moment: only callbacks that wait for their turn. */
+static void list_queue(duet_loop *loop, duet_receipt *receipt)
+{
+    char place[64];
+    duet__receipt_add_named(receipt, "queue", "of callbacks", 0,
+                            describe_place(loop, place, sizeof place), "its turn", NULL);
+}
+
+int duet__loop_list_left(duet_loop *loop, struct duet__listing *asked, duet_deadline by,
+                         duet_receipt *receipt)
+{
+    size_t before = receipt->count + receipt->unlisted;
+    if (!asked)
+        receipt->unlisted++;
+    else if (duet__future_wait(asked->done, by, DUET__WAIT_SHIELDED) == 0)
+        duet__receipt_move(receipt, &asked->receipt);
+    else
+        list_stuck(loop, receipt);
+    if (asked)
+        listing_unref(asked);
     if (receipt->count + receipt->unlisted > before)
         return -ETIME;
-    return duet__loop_await_end(loop, DUET_NEVER); /* nothing is left, so it ends in this turn */
+    if (duet__loop_await_end(loop, by) == 0)
+        return 0;
+    list_queue(loop, receipt);
+    return -ETIME;
+}
+
+/* Of a single one. */
+static int list_left(duet_loop *loop, duet_receipt *receipt)
+{
+    return duet__loop_list_left(loop, duet__loop_ask_left(loop), duet_ms(DUET__REPORT_WAIT_MS),
+                                receipt);
 }
 
 /* ---- Closing ---- */
@@ -592,7 +623,7 @@ int duet_loop_close(duet_loop *loop, duet_deadline by)
     rc = duet__loop_await_end(loop, by);
     if (rc == -ETIME) {
         duet_receipt left = {0};
-        rc = duet__loop_list_left(loop, &left);
+        rc = list_left(loop, &left);
         duet__receipt_log(&left, "is not closed by the deadline");
         duet__receipt_clear(&left);
     }
@@ -616,7 +647,7 @@ int duet_loop_shutdown(duet_loop *loop, duet_deadline by, duet_receipt **ret)
         rc = duet__loop_await_end(loop, by);
     }
     if (rc < 0)
-        rc = duet__loop_list_left(loop, &left);
+        rc = list_left(loop, &left);
     if (rc == 0)
         join_thread(loop);
     duet_loop_unref(loop);

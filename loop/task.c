@@ -291,11 +291,17 @@ static void task_release(duet_future *f)
     duet__future_free(f);
 }
 
-/* One that has not started will; one that has settles when its function returns. */
+/* One that has not started will, if its loop turns; one that has settles when its function returns. */
 static bool task_may_settle(const duet_future *f, struct duet__look *look)
 {
-    return duet__look_at(look, &duet__container(f, struct duet__work, future)->parker,
-                         DUET__VIA_ITSELF);
+    const struct duet__task *task = duet__container(f, const struct duet__task, work.future);
+    if (!duet__look_at(look, &task->work.parker, DUET__VIA_ITSELF))
+        return false;
+    /* Asleep it is somebody's to come to, so its loop is there; and is not freed before this search
+     * has ended (duet__graph_pass). Relaxed: what is looked at then has been so all along. */
+    bool is_asleep = duet__load_relaxed((_Atomic uint32_t *)&task->work.parker.word) &
+                     (uint32_t)DUET__PARK_SLEEPING;
+    return !is_asleep || duet__loop_may_turn(task->loop, look);
 }
 
 static int64_t task_since(const duet_future *f)
@@ -314,6 +320,7 @@ static const struct duet__future_ops callback_ops = {.kind = "callback",
                                                      .is_work = true,
                                                      .cancel = duet__work_cancel,
                                                      .release = task_release,
+                                                     .may_settle = task_may_settle,
                                                      .since = task_since};
 
 static bool has_stack(const struct duet__task *task)

@@ -4,7 +4,9 @@
 #include "duet_test.h"
 #include "shared.h"
 
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #if defined(__SANITIZE_THREAD__)
 #define TEST_TSAN 1
@@ -2419,6 +2421,192 @@ coroutine_test(a_promise_for_which_the_only_coroutine_of_the_only_thread_waits_i
     return duet_ok();
 }
 
+/* Holds it too, begins to wait a little later, and goes: with an answer, or at its deadline. */
+struct later {
+    duet_future *promise;
+    _Atomic int64_t begin_ns;
+    duet_deadline by;
+    int rc;
+};
+
+static void wait_later(void *arg)
+{
+    struct later *later = arg;
+    int64_t begin_ns;
+    while ((begin_ns = atomic_load(&later->begin_ns)) == 0 || duet_now_ns() < begin_ns)
+        ;
+    later->rc = duet_future_wait(later->promise, later->by, NULL);
+    duet_future_unref(later->promise);
+}
+
+/* base.h: DUET_SETTLER_HOLDS, of which a third reference is lost. Whoever is young as we look, or has
+ * a deadline, goes on; nobody tells us when it has ended, so we look again. */
+static void wait_with_another(int64_t later_ns, duet_deadline by)
+{
+    struct later later = {.promise = open_held(), .by = by};
+    struct thread thread;
+    duet_future_ref(later.promise);
+    duet_future_ref(later.promise);
+    thread_start(&thread, wait_later, &later);
+    int64_t now_ns = duet_now_ns();
+    atomic_store(&later.begin_ns, now_ns + later_ns);
+    must_equal(duet_future_wait(later.promise, DUET_NEVER, NULL), -EDEADLK);
+    settle(later.promise); /* if we were told first */
+    thread_join(&thread);
+    duet_future_unref(later.promise);
+    duet_future_unref(later.promise);
+}
+
+thread_test(whoever_waits_for_a_promise_is_told_when_the_last_other_has_gone)
+{
+    log_capture();
+    for (int64_t later_ns = 100000; later_ns < 8000000; later_ns += 700000) {
+        wait_with_another(later_ns, DUET_NEVER);
+        wait_with_another(later_ns, duet_ns(later_ns + 900000));
+        wait_with_another(later_ns, duet_ns(later_ns + 6000000));
+    }
+    log_release();
+}
+
+/* ---- Loops that nobody runs ---- */
+
+static duet_loop *open_unrun(unsigned inbox_max)
+{
+    duet_loop *loop;
+    const duet_loop_config config = {.name = "unrun", .inbox_max = inbox_max};
+    must_equal(duet_loop_open(&loop, &config), 0);
+    return loop;
+}
+
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+thread_test(work_of_a_loop_that_nobody_could_run_is_a_deadlock)
+{
+    duet_loop *loop = open_unrun(0);
+    duet_result r;
+    log_capture();
+    duet_future *coroutine = duet_submit(loop, return_ok, NULL);
+    duet_future *moment = duet_call_at(loop, DUET_NOW, nothing, NULL);
+    must_equal(duet_future_wait(coroutine, duet_ms(20), NULL), -ETIME);
+    must_equal(duet_future_wait(coroutine, DUET_NEVER, NULL), -EDEADLK);
+    must_equal(duet_future_wait(moment, DUET_NEVER, NULL), -EDEADLK);
+    must_equal(duet_call(loop, return_ok, NULL, DUET_NEVER, &r), -EDEADLK);
+    must(log_has("rests, or waits too"));
+    close_loop(loop);
+    must_equal(finish(coroutine).err, -ECANCELED);
+    must_equal(finish(moment).err, -ECANCELED);
+    log_release();
+}
+
+thread_test(room_in_a_loop_that_nobody_could_run_is_a_deadlock)
+{
+    duet_loop *loop = open_unrun(1);
+    duet_group group = DUET_GROUP_INIT;
+    duet_result r;
+    log_capture();
+    duet_future *first = duet_submit(loop, return_ok, NULL);
+    must_equal(finish(duet_submit(loop, return_ok, NULL)).err, -EDEADLK);
+    must_equal(duet_call(loop, return_ok, NULL, DUET_NEVER, &r), -EDEADLK);
+    must_equal(r.err, -EDEADLK);
+    must_equal(duet_call(loop, return_ok, NULL, duet_ms(20), &r), -ETIME);
+    must_equal(duet_group_spawn(&group, loop, return_ok, NULL, NULL), -EDEADLK);
+    must_equal(duet_group_close(&group), 0);
+    must(log_has("room in the inbox of loop 'unrun'"));
+    close_loop(loop);
+    must_equal(finish(first).err, -ECANCELED);
+    log_release();
+}
+
+struct host {
+    duet_loop *loop;
+    struct gate gate;
+};
+
+static void run_when_told(void *arg)
+{
+    struct host *host = arg;
+    gate_pass(&host->gate);
+    must_equal(duet_loop_run(host->loop), 0);
+}
+
+/* One that does something else could run it. */
+thread_test(work_of_a_loop_that_a_thread_will_run_is_no_deadlock)
+{
+    struct host host = {.loop = open_unrun(1), .gate = GATE_INIT};
+    struct thread thread;
+    duet_result r;
+    log_capture();
+    thread_start(&thread, run_when_told, &host);
+    duet_future *f = duet_submit(host.loop, return_ok, NULL);
+    must_equal(duet_future_wait(f, duet_ms(50), NULL), -ETIME);
+    must_equal(duet_call(host.loop, return_ok, NULL, duet_ms(50), &r), -ETIME); /* no room */
+    gate_open(&host.gate);
+    must_equal(duet_call(host.loop, return_ok, NULL, DUET_NEVER, &r), 0);
+    must_equal(finish(f).err, 0);
+    must_equal(log_count("deadlock"), 0);
+    close_loop(host.loop);
+    thread_join(&thread);
+    log_release();
+}
+
+struct feeder {
+    duet_loop *loop;
+    duet_future *ready, *fed[3];
+};
+
+static void feed(void *arg)
+{
+    struct feeder *feeder = arg;
+    for (int i = 0; i < 3; i++)
+        feeder->fed[i] = duet_submit(feeder->loop, return_ok, NULL);
+    settle(feeder->ready);
+}
+
+/* Who waits for room counts as waiting for others, too. */
+thread_test(of_two_threads_one_of_which_was_to_run_the_loop_one_is_told)
+{
+    struct feeder feeder = {.loop = open_unrun(2), .ready = open_promise()};
+    struct thread thread;
+    log_capture();
+    thread_start(&thread, feed, &feeder);
+    int rc = duet_future_wait(feeder.ready, DUET_NEVER, NULL);
+    must(rc == 0 || rc == -EDEADLK);
+    must(log_count("deadlock") > 0);
+    duet_loop_stop(feeder.loop); /* if it is we who were told */
+    thread_join(&thread);
+    close_loop(feeder.loop);
+    for (int i = 0; i < 3; i++)
+        must(finish(feeder.fed[i]).err < 0);
+    duet_future_unref(feeder.ready);
+    log_release();
+}
+
+static void *wait_alone(void *unused)
+{
+    (void)unused;
+    must_equal(duet_future_wait(open_promise(), DUET_NEVER, NULL), -EDEADLK);
+    _exit(0);
+}
+
+/* main() may end before its threads: it is none that could do anything. */
+thread_test(after_main_has_ended_the_last_thread_that_waits_is_told)
+{
+    int status;
+    pid_t pid = fork();
+    must(pid >= 0);
+    if (pid == 0) {
+        pthread_t thread;
+        alarm(60);
+        must_equal(pthread_create(&thread, NULL, wait_alone, NULL), 0);
+        pthread_exit(NULL);
+    }
+    must_equal(waitpid(pid, &status, 0), pid);
+    must(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 struct keeper {
     duet_future *promise;
     int rc;
@@ -2675,6 +2863,12 @@ int main(void)
             a_promise_for_which_a_thread_waits_beside_an_idle_loop_and_pool_is_a_deadlock),
         cmocka_unit_test(
             a_promise_for_which_the_only_coroutine_of_the_only_thread_waits_is_a_deadlock),
+        cmocka_unit_test(whoever_waits_for_a_promise_is_told_when_the_last_other_has_gone),
+        cmocka_unit_test(work_of_a_loop_that_nobody_could_run_is_a_deadlock),
+        cmocka_unit_test(room_in_a_loop_that_nobody_could_run_is_a_deadlock),
+        cmocka_unit_test(work_of_a_loop_that_a_thread_will_run_is_no_deadlock),
+        cmocka_unit_test(of_two_threads_one_of_which_was_to_run_the_loop_one_is_told),
+        cmocka_unit_test(after_main_has_ended_the_last_thread_that_waits_is_told),
         cmocka_unit_test(
             a_child_that_waits_for_what_its_parent_would_do_after_the_group_is_a_deadlock),
         cmocka_unit_test(of_threads_that_wait_for_each_others_promises_the_last_to_sleep_is_told),

@@ -1,6 +1,7 @@
 /* After fork(): what is the parent's answers in the child that its owner is dead, at once; what the
  * child opens is its own and works; and the parent notices nothing. */
 #include "duet_test.h"
+#include "future_impl.h"
 #include "shared.h"
 
 #include <fcntl.h>
@@ -836,9 +837,31 @@ thread_test(a_child_forked_amid_a_storm_hangs_nowhere)
 }
 #endif
 
+/* The handle of who gets no memory is everybody's. */
+static void add_no_memory(struct parent *p)
+{
+    duet_group group = DUET_GROUP_INIT;
+    duet_result r;
+    (void)p;
+    must_equal(
+        duet_future_result(duet_group_add(&group, duet__future_refused(-ENOMEM, NULL, NULL, NULL)))
+            .err,
+        -ENOMEM);
+    must_equal(duet_group_wait(&group, SURELY, &r), 0);
+    must_equal(r.err, -ENOMEM);
+    must_equal(duet_group_close(&group), 0);
+}
+
+thread_test(in_a_child_a_group_learns_that_there_is_no_memory)
+{
+    add_no_memory(NULL);
+    in_children(add_no_memory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(in_a_child_a_group_learns_that_there_is_no_memory),
         cmocka_unit_test(in_a_child_every_call_with_what_is_the_parents_is_eownerdead),
         cmocka_unit_test(a_child_shuts_nothing_of_the_parents_down),
         cmocka_unit_test(a_child_never_waits_for_a_list_with_a_pending_future_of_the_parents),

@@ -1105,6 +1105,35 @@ thread_test(shutdown_ends_all_loops_and_pools_whose_handles_are_closed_as_ever)
     must_equal(count_fds(), fds);
 }
 
+static void pass_gate(void *gate)
+{
+    gate_pass(gate);
+}
+
+/* All are asked before the first is waited for. */
+thread_test(a_shutdown_names_each_of_many_loops_that_are_held_up)
+{
+    enum {
+        LOOPS = 10
+    };
+    struct gate gate = GATE_INIT;
+    duet_loop *loops[LOOPS];
+    duet_receipt *receipt = NULL;
+    for (int i = 0; i < LOOPS; i++) {
+        loops[i] = start_loop();
+        must_equal(duet_call_soon(loops[i], pass_gate, &gate), 0);
+    }
+    gate_await_arrivals(&gate, LOOPS);
+    must_equal(duet_shutdown(duet_ms(20), &receipt), -ETIME);
+    must(receipt != NULL);
+    must_equal(receipt->count, LOOPS);
+    duet_receipt_free(receipt);
+    gate_open(&gate);
+    for (int i = 0; i < LOOPS; i++)
+        close_loop(loops[i]);
+    must_equal(duet_shutdown(SURELY, NULL), 0);
+}
+
 /* bridge.h: handles of what was shut down can also be shut down, one by one. */
 thread_test(after_a_shutdown_the_handles_can_be_shut_down_too)
 {
@@ -1441,6 +1470,7 @@ int main(void)
         cmocka_unit_test(a_loop_cannot_be_shut_down_from_its_own_thread_nor_from_a_bare_callback),
         cmocka_unit_test(where_nothing_is_there_is_nothing_to_shut_down),
         cmocka_unit_test(shutdown_ends_all_loops_and_pools_whose_handles_are_closed_as_ever),
+        cmocka_unit_test(a_shutdown_names_each_of_many_loops_that_are_held_up),
         cmocka_unit_test(after_a_shutdown_the_handles_can_be_shut_down_too),
         cmocka_unit_test(shutdown_cancels_what_does_not_end_everywhere),
         cmocka_unit_test(shutdown_lists_what_it_left_behind_everywhere),

@@ -1349,9 +1349,41 @@ static void a_close_names_the_coroutine_that_blocks_the_loop(void **state)
     duet_future_unref(f);
 }
 
+/* ---- Callbacks that wait for their turn ---- */
+
+static void nap_a_little(void *arg)
+{
+    usleep(1000);
+    (void)arg;
+}
+
+static void pass_gate(void *gate)
+{
+    gate_pass(gate);
+}
+
+/* Its coroutines have ended, so it answers that nothing is left; but before its end come callbacks,
+ * the last of which waits for what we do after the close. */
+static void a_queue_of_callbacks_does_not_hold_a_close_up(void **state)
+{
+    (void)state;
+    struct gate gate = GATE_INIT;
+    duet_loop *loop = start_loop();
+    log_capture();
+    for (int i = 0; i < 300; i++)
+        must_equal(duet_call_soon(loop, nap_a_little, NULL), 0);
+    must_equal(duet_call_soon(loop, pass_gate, &gate), 0);
+    must_equal(duet_loop_close(loop, duet_ms(20)), -ETIME);
+    must(log_has("queue 'of callbacks'") || log_has("callback 'of the loop'"));
+    gate_open(&gate);
+    close_loop(loop);
+    log_release();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_queue_of_callbacks_does_not_hold_a_close_up),
         cmocka_unit_test(a_close_names_the_coroutine_that_blocks_the_loop),
         cmocka_unit_test(at_exit_the_default_pool_cancels_what_is_queued_and_ends_what_runs),
         cmocka_unit_test(at_exit_a_job_that_does_not_listen_is_left_after_a_while),

@@ -26,7 +26,8 @@ DUET_API int duet_loop_start(duet_loop **ret, const duet_loop_config *config);
 /* [any, waits] Run fn as a coroutine on loop; what one thread submits starts in that order. Waits
  * only for room in a full inbox whose when_full says so; on the loop's own thread never. The handle
  * settles at once with -EAGAIN (full), -ESHUTDOWN (stopping or stopped), -ECANCELED (cancelled
- * while waiting for room), -ENOMEM or -EINVAL. */
+ * while waiting for room), -EDEADLK (so full, and nobody is left to run the loop), -ENOMEM or
+ * -EINVAL. */
 DUET_API duet_future *duet_submit(duet_loop *loop, duet_fn *fn, void *arg);
 /* [any, waits] Likewise. opts, copied, may be NULL. */
 DUET_API duet_future *duet_submit_with(duet_loop *loop, duet_fn *fn, void *arg,
