@@ -96,6 +96,7 @@ static void *loop_main(void *loop)
 {
     duet_loop_run(loop);
     duet_loop_unref(loop);
+    duet__here_set(duet__here_bare()); /* thread-local destructors follow, and we are joined */
     return NULL;
 }
 

@@ -52,6 +52,9 @@ struct duet__worker {
     struct duet__seat seat;
     unsigned settled; /* jobs of ours that have settled and still count in the pool */
     bool comes, late; /* it has no next job at hand, and counts as coming; and as late */
+    bool joins; /* `gone` is one that has left before, and is ours to join */
+    pthread_t gone;
+    int64_t look_ns; /* it had not ended: so long we stay before we look again; 0: none */
 };
 
 /* See intake.c. Its lock guards it, and is taken after the pool's. */
@@ -76,7 +79,7 @@ struct duet_pool {
     unsigned
         active[DUET__LANES]; /* slots in use: jobs on workers, but for those that lent theirs */
     unsigned coming; /* workers on their way to look for a job */
-    unsigned late; /* … of those: who first wait for code of the user's */
+    unsigned late; /* … of those: who first run code of the user's */
     unsigned jobs; /* accepted and not ended */
     unsigned promised; /* places freed for submitters who were woken and are on their way */
     struct duet__list room; /* waiters of submitters, the oldest first */
@@ -94,7 +97,7 @@ struct duet_pool {
     bool closing; /* no more jobs: → true once */
     bool leaving; /* workers without a job go: → true once */
     bool permanent; /* not the user's to end; constant once others know the pool */
-    bool has_gone; /* `gone` is a thread that has left, and that nobody has joined yet */
+    bool has_gone; /* `gone` is a thread that has left, and is nobody's to join yet */
     pthread_t gone;
 
     duet_future empty; /* settles when closing and no job is left */

@@ -8,6 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
+enum {
+    LOOK_NS = 1000000, /* after this a thread that has left has mostly ended */
+};
+
 /* ---- One job ---- */
 
 static DUET__COLD void tell_began(struct duet__job *job)
@@ -83,10 +87,12 @@ static bool stand_idle_until(duet_pool *pool, duet_deadline by)
 }
 
 /* Likewise. False: for so long that we may go. */
-static bool stand_idle(duet_pool *pool)
+static bool stand_idle(struct duet__worker *worker)
 {
+    duet_pool *pool = worker->pool;
     bool may_go = pool->threads > pool->config.workers_min && pool->config.idle_ns >= 0;
-    return stand_idle_until(pool, may_go ? duet_ns(pool->config.idle_ns) : DUET_NEVER);
+    int64_t for_ns = worker->look_ns > 0 ? worker->look_ns : pool->config.idle_ns;
+    return stand_idle_until(pool, may_go ? duet_ns(for_ns) : DUET_NEVER);
 }
 
 /* Under the lock: has it nothing to stay for? Whoever queues a job after this finds one thread
@@ -96,20 +102,37 @@ static bool may_leave(const duet_pool *pool, bool idle_for_long)
     return pool->leaving || (idle_for_long && pool->threads > pool->config.workers_min);
 }
 
-/* Under the lock, which it releases meanwhile: joins who has left before us, while we still count
- * as a thread. So there is never more than one that does not and yet exists, and who has joined
- * the last has joined all. */
-static void join_who_left(duet_pool *pool)
+/* Under the lock: is there one that has left, and that is ours to join? */
+static bool is_to_join(struct duet__worker *worker)
 {
-    pthread_t gone = pool->gone;
-    pool->has_gone = false;
-    pool->coming++;
-    pool->late++; /* others are summoned meanwhile: the user's code may run as that thread ends */
-    duet__unlock(&pool->lock);
-    pthread_join(gone, NULL);
-    duet__lock(&pool->lock);
-    pool->coming--;
-    pool->late--;
+    duet_pool *pool = worker->pool;
+    if (!worker->joins && pool->has_gone) {
+        worker->joins = true;
+        worker->gone = pool->gone;
+        pool->has_gone = false;
+    }
+    return worker->joins;
+}
+
+/* Under the lock, of one that may leave: false, who left before us has not ended. We join it, so
+ * whoever joins the last has joined all; but it runs code of the user's as it ends, for as long as
+ * that takes. While there may be jobs for us we do not wait for that, but stay meanwhile, as one
+ * that is idle, and look again after a while that grows. */
+static bool join_who_left(struct duet__worker *worker)
+{
+    duet_pool *pool = worker->pool;
+    while (is_to_join(worker)) {
+        if (pool->leaving) { /* and closing, and has no job but those that run */
+            duet__unlock(&pool->lock);
+            pthread_join(worker->gone, NULL);
+            duet__lock(&pool->lock);
+        } else if (pthread_tryjoin_np(worker->gone, NULL) != 0) {
+            worker->look_ns = worker->look_ns > 0 ? 2 * worker->look_ns : LOOK_NS;
+            return false;
+        }
+        worker->joins = false;
+    }
+    return true;
 }
 
 /* Under the lock: here, a job just taken, if there is one. Its place in the queue may be
@@ -210,12 +233,11 @@ static void work(struct duet__worker *worker)
         if (job) {
             run_all(worker, job, submitter, summons);
             idle_for_long = false;
-        } else if (may_leave(pool, idle_for_long)) {
-            if (!pool->has_gone)
-                return;
-            join_who_left(pool);
+            worker->look_ns = 0;
+        } else if (may_leave(pool, idle_for_long) && join_who_left(worker)) {
+            return;
         } else {
-            idle_for_long = !stand_idle(pool);
+            idle_for_long = !stand_idle(worker);
         }
     }
 }
@@ -263,6 +285,8 @@ static void *worker_main(void *arg)
     duet__list_remove(&worker.seat.link);
     leave(pool);
     duet__blocks_give_back(); /* there was nothing to do for long */
+    duet__blocking_set(NULL); /* it ends with this function */
+    duet__here_set(duet__here_bare()); /* thread-local destructors follow, and we are joined */
     return NULL;
 }
 

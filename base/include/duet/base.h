@@ -35,8 +35,9 @@ extern "C" {
  * that function aborts.
  *
  * A bare callback (duet_call_soon, duet_call_at, duet_future_then, a drop function, a hook, a log
- * function, what the host of a guest loop runs between its turns) runs outside any coroutine and
- * must not wait: a wait there that cannot be answered at once is -EDEADLK. */
+ * function, what the host of a guest loop runs between its turns, a thread-local destructor of a
+ * thread that duet has started) runs outside any coroutine and must not wait: a wait there that
+ * cannot be answered at once is -EDEADLK. */
 
 /* A moment on CLOCK_MONOTONIC. A struct, so that a bare 5000 does not compile. */
 typedef struct duet_deadline {
