@@ -21,7 +21,7 @@ static void receive(duet_pool *pool)
         return;
     duet__list_append_all(&pool->lanes[DUET__NORMAL], &intake->jobs);
     pool->jobs += count;
-    pool->stats.queued += count;
+    pool->queued += count;
     pool->stats.submitted += count;
     duet__store_relaxed(&intake->count, 0);
 }
@@ -34,9 +34,9 @@ void duet__intake_lock(duet_pool *pool)
 
 void duet__intake_unlock(duet_pool *pool)
 {
-    uint64_t taken = pool->stats.queued + pool->promised;
+    unsigned taken = pool->queued + pool->promised; /* each 2^30 at most, and one a thread */
     bool open = !pool->closing && duet__needs_no_summons(pool) && taken < pool->config.queue_max;
-    pool->intake.places = open ? pool->config.queue_max - (unsigned)taken : 0;
+    pool->intake.places = open ? pool->config.queue_max - taken : 0;
     duet__unlock(&pool->intake.lock);
 }
 

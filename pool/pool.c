@@ -34,6 +34,24 @@ static void reset(void)
 }
 DUET__IN_CHILD(reset)
 
+/* Under the lock. */
+static uint64_t count_completed(const duet_pool *pool)
+{
+    uint64_t n = pool->stats.completed; /* of those who have left */
+    duet__list_for_each(link, &pool->seats) n +=
+        duet__container(link, struct duet__seat, link)->completed;
+    return n;
+}
+
+/* Under the lock: jobs that run. */
+static unsigned count_busy(const duet_pool *pool)
+{
+    unsigned n = 0;
+    duet__list_for_each(link, &pool->seats) n +=
+        duet__container(link, struct duet__seat, link)->job != NULL;
+    return n;
+}
+
 /* Workers without a job; those with one have joined the graph, or are awake. */
 static bool count_rests(struct duet__census *census)
 {
@@ -45,7 +63,7 @@ static bool count_rests(struct duet__census *census)
         duet__pool_lock(pool);
         duet__list_for_each(idle, &pool->idle) census->threads++;
         census->wakes +=
-            pool->stats.submitted + pool->stats.completed + pool->stats.threads_started;
+            pool->stats.submitted + count_completed(pool) + pool->stats.threads_started;
         all_rest = all_rest && pool->coming == 0;
         duet__pool_unlock(pool);
     }
@@ -348,7 +366,10 @@ void duet_pool_stats_get(const duet_pool *pool, duet_pool_stats *ret)
     unsigned workers = duet__note_workers(locked);
     *ret = pool->stats;
     ret->workers = workers;
+    ret->busy = count_busy(locked);
     ret->blocked_in_wait = pool->lent;
+    ret->queued = pool->queued;
+    ret->completed = count_completed(locked);
     duet__pool_unlock(locked);
 }
 
@@ -415,7 +436,7 @@ int duet__pool_list_left(duet_pool *pool, duet_receipt *receipt)
     char place[64];
     snprintf(place, sizeof place, "pool '%s'", pool->config.name);
     duet__lock(&pool->lock);
-    unsigned count = pool->stats.busy, named = 0;
+    unsigned count = count_busy(pool), named = 0;
     struct duet__job **left = count ? duet__alloc(count * sizeof(struct duet__job *)) : NULL;
     for (struct duet__list *link = pool->seats.next; left && link != &pool->seats;
          link = link->next) {

@@ -42,6 +42,7 @@ struct duet__seat {
     struct duet__job *job; /* NULL: none runs */
     bool in_place; /* it is a submitter's, and has no slot */
     bool lent; /* the job waits, and its slot is lent */
+    uint64_t completed; /* jobs that ran here */
     struct duet__list link; /* in the pool's list */
 };
 
@@ -71,28 +72,31 @@ struct duet__intake {
  * holds it for a moment. The lock guards all that is not constant. */
 struct duet_pool {
     void *block; /* as it was allocated; constant */
-    /* Submitters, and workers, each in cache lines of their own. */
+    /* What submitters write while all slots are taken, and what workers do as one job follows
+     * another: a line of the cache each, so that one comes with the lock and no more. */
     _Alignas(DUET__LINE) struct duet__intake intake;
     _Alignas(DUET__LINE) struct duet__lock lock;
+    unsigned jobs; /* accepted and not ended */
     struct duet__list lanes[DUET__LANES]; /* queued jobs, the oldest first */
-    struct duet__list idle; /* waiters of workers without a job, the latest last */
     unsigned
         active[DUET__LANES]; /* slots in use: jobs on workers, but for those that lent theirs */
+    unsigned queued; /* jobs in the lanes */
+    unsigned promised; /* places freed for submitters who were woken and are on their way */
+    unsigned urgent_in_row; /* jobs started while a normal one could have been */
+    bool cannot_start; /* the system refused the last thread */
+
+    _Alignas(DUET__LINE) struct duet__list room; /* waiters of submitters, the oldest first */
+    struct duet__list idle; /* waiters of workers without a job, the latest last */
     unsigned coming; /* workers on their way to look for a job */
     unsigned late; /* … of those: who first run code of the user's */
-    unsigned jobs; /* accepted and not ended */
-    unsigned promised; /* places freed for submitters who were woken and are on their way */
-    struct duet__list room; /* waiters of submitters, the oldest first */
-    duet_pool_stats stats;
     struct duet__list seats; /* of all workers, and of jobs that run in place */
+    duet_pool_stats stats; /* but for what is told by what is above */
 
     unsigned owners; /* whoever opened it, and who holds it for a moment */
     unsigned lent; /* workers whose job waits, and whose slot is lent */
     unsigned threads; /* workers, from the decision to start one to its exit */
     unsigned started, begun, left_count; /* workers so far: by their starters' count, their own, and
                                             that of those that left */
-    unsigned urgent_in_row; /* jobs started while a normal one could have been */
-    bool cannot_start; /* the system refused the last thread */
 
     bool closing; /* no more jobs: → true once */
     bool leaving; /* workers without a job go: → true once */
@@ -108,11 +112,21 @@ struct duet_pool {
     struct duet__list all; /* in the list of all pools, under its lock */
 };
 
+_Static_assert(offsetof(duet_pool, room) - offsetof(duet_pool, lock) == DUET__LINE,
+               "what workers write as one job follows another is one line of the cache");
+
 extern const struct duet__future_ops duet__job_ops;
 
 static inline struct duet__job *duet__job_of(const duet_future *f)
 {
     return duet__container(f, struct duet__job, work.future);
+}
+
+/* Under the lock: it is the pool's no more. */
+static inline void duet__seat_left(duet_pool *pool, struct duet__seat *seat)
+{
+    pool->stats.completed += seat->completed;
+    duet__list_remove(&seat->link);
 }
 
 /* ---- submit.c ---- */

@@ -61,7 +61,7 @@ const struct duet__future_ops duet__job_ops = {.kind = "job",
 void duet__job_tell(struct duet__job *job, enum duet__hook what)
 {
     duet__pool_lock(job->pool);
-    size_t queued = job->pool->stats.queued;
+    size_t queued = job->pool->queued;
     duet__pool_unlock(job->pool);
     bool is_first = what == DUET__HOOK_JOB_QUEUED;
     int64_t now_ns = is_first ? job->work.parker.observed->spawned_ns : duet__clock_ns();
@@ -82,8 +82,9 @@ static void less_one(duet_pool *pool)
 void duet__job_remove(struct duet__job *job)
 {
     duet__list_remove(&job->link);
-    job->pool->stats.queued--;
-    job->pool->stats.urgent -= job->lane == DUET__URGENT;
+    job->pool->queued--;
+    if (job->lane == DUET__URGENT)
+        job->pool->stats.urgent--;
 }
 
 void duet__job_end_unrun(struct duet__job *job, int err)
@@ -276,7 +277,7 @@ struct duet__waiter *duet__pool_dismiss_submitter(duet_pool *pool)
 
 static bool half_is_free(const duet_pool *pool)
 {
-    return pool->stats.queued <= pool->config.queue_max / 2;
+    return pool->queued <= pool->config.queue_max / 2;
 }
 
 /* Is somebody on the way to whom a place is promised, who is enough? Not if a job waits, perhaps for
@@ -289,7 +290,7 @@ static bool enough_come(const duet_pool *pool)
 /* NULL: nobody waits, or no place is free. */
 static struct duet__waiter *promise_one(duet_pool *pool)
 {
-    bool is_free = pool->stats.queued + pool->promised < pool->config.queue_max;
+    bool is_free = pool->queued + pool->promised < pool->config.queue_max;
     return is_free ? duet__pool_dismiss_submitter(pool) : NULL;
 }
 
@@ -362,7 +363,7 @@ static enum admission admission(duet_pool *pool, const struct duet__parker *here
 {
     if (pool->closing)
         return REFUSED_CLOSING;
-    if (pool->stats.queued + pool->promised < pool->config.queue_max)
+    if (pool->queued + pool->promised < pool->config.queue_max)
         return QUEUE;
     if (refuse || pool->config.when_full == DUET_FULL_REFUSE || !here->ops->may_wait)
         return REFUSED_FULL;
@@ -376,7 +377,7 @@ static void enqueue(duet_pool *pool, struct duet__job *job)
 {
     duet__list_append(&pool->lanes[job->lane], &job->link);
     pool->jobs++;
-    pool->stats.queued++;
+    pool->queued++;
     pool->stats.urgent += job->lane == DUET__URGENT;
     pool->stats.submitted++;
     struct duet__waiter *submitter = duet__pool_promise_place(pool);
@@ -408,7 +409,7 @@ static void run_here(duet_pool *pool, struct duet__job *job, struct duet__parker
     duet_result result = duet__job_call(job);
     duet__lock(&pool->lock);
     duet__job_ended(job, &seat);
-    duet__list_remove(&seat.link);
+    duet__seat_left(pool, &seat);
     duet__unlock(&pool->lock);
     duet__work_end(&job->work, result);
     less_one(pool);

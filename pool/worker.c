@@ -54,18 +54,16 @@ void duet__job_started(struct duet__job *job, struct duet__seat *seat)
 {
     seat->job = job;
     job->started = job->runs = true;
-    job->pool->stats.busy++;
     duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
 }
 
 void duet__job_ended(struct duet__job *job, struct duet__seat *seat)
 {
-    duet_pool *pool = job->pool;
     seat->job = NULL;
     job->runs = false;
-    pool->stats.completed++;
-    pool->stats.busy--;
-    pool->stats.abandoned -= job->abandoned;
+    seat->completed++;
+    if (job->abandoned)
+        job->pool->stats.abandoned--;
     job->abandoned = false;
 }
 
@@ -282,7 +280,7 @@ static void *worker_main(void *arg)
     duet__list_append(&pool->seats, &worker.seat.link);
     pool->coming--;
     work(&worker);
-    duet__list_remove(&worker.seat.link);
+    duet__seat_left(pool, &worker.seat);
     leave(pool);
     duet__blocks_give_back(); /* there was nothing to do for long */
     duet__blocking_set(NULL); /* it ends with this function */
