@@ -72,10 +72,6 @@ struct duet__parker_ops {
 
 /* Owned by the thread, coroutine or job that sleeps on it. */
 struct duet__parker {
-    _Atomic uint32_t word;
-    uint32_t shields; /* the owner's: how many duet_shield_begin() are open */
-    uint32_t streak; /* the owner's: waits in a row that did not park */
-    uint32_t held; /* the owner's: mutexes that it has locked */
     const struct duet__parker_ops *ops;
     struct duet_future *work; /* whose parker it is; NULL: a thread's own */
     /* Who called it and stands still beneath it on this thread (a job run in its submitter's
@@ -85,6 +81,10 @@ struct duet__parker {
     struct duet__wait *joined; /* the graph's: likewise, of those that are in it */
     struct duet_context *context; /* the owner's: a reference; NULL: the empty one */
     struct duet__observed *observed; /* NULL: no hook is told of it. Constant once others know it */
+    uint32_t shields; /* the owner's: how many duet_shield_begin() are open */
+    uint32_t streak; /* the owner's: waits in a row that did not park */
+    uint32_t held; /* the owner's: mutexes that it has locked */
+    _Atomic uint32_t word; /* last: what a job has after it is looked at together with it */
 };
 
 /* Is a hook told of it? Rarely. */

@@ -9,7 +9,6 @@
 /* Owned like its future, which comes first; the executor's reference ends in duet__work_end(). */
 struct duet__work {
     duet_future future;
-    struct duet__parker parker;
     union {
         duet_fn *fn;
         duet_callback *callback; /* of a task without a stack, and known to it alone */
@@ -17,6 +16,7 @@ struct duet__work {
     void *arg;
     void (*drop)(void *arg);
     duet_context *began_in; /* constant: so others may show it, while the parker's changes */
+    struct duet__parker parker; /* last, as is its word in it */
 };
 
 /* 0, or the error of an unusable opts (may be NULL), with *ret_why what is wrong with it. */

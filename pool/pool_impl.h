@@ -22,19 +22,23 @@ enum {
  * that bit has the job: a worker to run it, or a canceller to remove and settle it. So it is never
  * both, and whoever cancels may still use the pool: the pool cannot end before the job has. */
 struct duet__job {
-    struct duet__work work; /* first */
-    duet_pool *pool;
-    uint32_t flags; /* of its opts */
-    uint8_t lane;
-    /* These are guarded by the pool's lock. */
+    struct duet__work work; /* first; its last is the parker's word */
+    /* These are guarded by the pool's lock, and lie beside that word: whoever takes a job waits,
+     * under that lock, for no more lines of the cache than it must. */
+    struct duet__list link; /* in the pool's queue */
     bool started; /* written by who has the job */
     bool runs; /* it has started, and not ended */
     bool abandoned;
+    uint8_t lane; /* constant, as are these two */
+    uint32_t flags; /* of its opts */
+    duet_pool *pool;
     _Atomic int64_t since_ns; /* when it started; of the coarse clock; relaxed */
-    struct duet__list link; /* in the pool's queue */
     struct duet__interrupt interrupt;
 };
 _Static_assert(_Alignof(struct duet__job) <= DUET__BLOCK_ALIGN, "a job fits into any block");
+
+_Static_assert(offsetof(struct duet__job, link) - offsetof(struct duet__job, work.parker.word) <= 8,
+               "who takes a job finds its word and its link together");
 
 /* Where jobs run, one after the other: a worker, or a submitter's thread. Owned by that thread, on
  * its stack; guarded by the pool's lock, though that thread may read it without. */
