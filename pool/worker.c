@@ -29,6 +29,7 @@ static DUET__COLD void tell_ended(struct duet__job *job)
 /* With its parker as who runs here. */
 duet_result duet__job_call(struct duet__job *job)
 {
+    duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
     if (duet__is_observed(&job->work.parker))
         tell_began(job);
     struct duet__parker *before = duet__here_set(&job->work.parker);
@@ -54,7 +55,6 @@ void duet__job_started(struct duet__job *job, struct duet__seat *seat)
 {
     seat->job = job;
     job->started = job->runs = true;
-    duet__store_relaxed(&job->since_ns, duet__clock_coarse_ns());
 }
 
 void duet__job_ended(struct duet__job *job, struct duet__seat *seat)
@@ -175,6 +175,13 @@ static void came(struct duet__worker *worker)
     worker->comes = worker->late = false;
 }
 
+/* What else of a job we need comes from who submitted it, while the one before it settles. */
+static void fetch(const struct duet__job *job)
+{
+    duet__fetch_to_write(&job->work.future.word);
+    duet__fetch_to_write(&job->work.fn);
+}
+
 /* Without the lock. Its end and the start of the next, which it returns, are mostly one step under
  * the lock; it settles after that, and is counted as settled in the step after that. So the next
  * one, which nobody else can take any more, waits for that: for a few instructions of ours. */
@@ -197,7 +204,10 @@ static struct duet__job *run(struct duet__worker *worker, struct duet__job *job)
     if (quiet && !next)
         pool->coming += worker->comes = true;
     duet__unlock(&pool->lock);
-    duet__summon_now(pool, summons); /* refused: what is queued waits for us */
+    if (next)
+        fetch(next);
+    if (!quiet)
+        duet__summon_now(pool, summons); /* refused: what is queued waits for us */
     duet__work_end(&job->work, result);
     worker->settled = 1;
     duet__waiter_tell(submitter);
