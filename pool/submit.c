@@ -453,6 +453,7 @@ duet_future *duet__pool_submit_by(duet_pool *pool, duet_fn *fn, void *arg, const
     const char *why;
     struct duet__parker *here = duet__here();
     *ret_wait = 0;
+    duet__fetch_to_write(&pool->intake); /* while the job is made */
     int rc = check_job(pool, fn, opts, &why);
     struct duet__job *job = rc == 0 ? job_new(pool, fn, arg, opts) : NULL;
     if (!job)
