@@ -1,6 +1,6 @@
 /* The graph of waits: who waits for what, to find the waits that can never end.
  *
- * ONLY WHAT REALLY SLEEPS IS IN IT. A wait that has lasted for a millisecond joins, and leaves
+ * ONLY WHAT REALLY SLEEPS IS IN IT. A wait that has lasted for five milliseconds joins, and leaves
  * when it ends; shorter ones cost a few stores to their own stack. All joined waits and all
  * searches are under one lock, so a search sees a still picture: whoever has joined cannot go on
  * before it has left, and it cannot leave meanwhile. Who has not joined counts as able to go on.
@@ -28,7 +28,10 @@
 struct duet__look;
 
 enum {
-    DUET__YOUNG_NS = 1000000, /* how long a wait sleeps before it joins */
+    /* How long a wait sleeps before it joins. It is more than the 4 ms between two ticks of most
+     * kernels: a timer that fires before the next tick is a write to the processor's own timer as
+     * the sleep begins and another as it ends, and on a virtual one each is the hypervisor's. */
+    DUET__YOUNG_NS = 5000000,
     DUET__THREAD_NAME = 16,
 };
 

@@ -571,18 +571,18 @@ static void rest_together(duet_loop *loop, duet_pool *pool, int64_t after_ns)
     }
 }
 
-/* future.h: it is noted after a millisecond. */
+/* Its wait is noted after 5 ms. */
 thread_test(a_thread_is_told_though_the_only_loop_goes_to_rest_just_then)
 {
     duet_loop *loop = start_loop();
-    rest_together(loop, NULL, 1000000);
+    rest_together(loop, NULL, 5000000);
     close_loop(loop);
 }
 
 thread_test(a_thread_is_told_though_the_only_worker_goes_to_rest_just_then)
 {
     duet_pool *pool = open_pool(1);
-    rest_together(NULL, pool, 1000000);
+    rest_together(NULL, pool, 5000000);
     close_pool(pool);
 }
 
@@ -590,7 +590,7 @@ thread_test(a_thread_is_told_though_a_loop_and_a_worker_go_to_rest_together)
 {
     duet_loop *loop = start_loop();
     duet_pool *pool = open_pool(1);
-    rest_together(loop, pool, 3000000);
+    rest_together(loop, pool, 15000000);
     close_loop(loop);
     close_pool(pool);
 }
@@ -617,10 +617,11 @@ static void on_signal(int signo)
     (void)signo;
 }
 
-/* future.h: a signal breaks its sleep before it is noted, or every half of a millisecond. */
+/* A signal breaks its sleep before it is noted, or every 2.5 ms. */
 thread_test(a_thread_is_told_though_signals_break_its_sleep)
 {
-    static const long us[][2] = {{100, 0}, {500, 0}, {900, 0}, {500, 500}}; /* first, and then */
+    /* First, and then. */
+    static const long us[][2] = {{500, 0}, {2500, 0}, {4500, 0}, {2500, 2500}};
     struct sigaction action = {.sa_handler = on_signal}, before;
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
     timer_t timer;
