@@ -95,7 +95,7 @@ void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asl
     /* Woken by whoever cleared SLEEPING; at the deadline or a spurious return we clear it
      * ourselves. Acquires nothing here: duet__park() reads the word again. */
     duet__and_acquire(&parker->word, ~(uint32_t)(DUET__PARK_SLEEPING | DUET__PARK_SHIELDED));
-    duet__spin_slept(&thread_spin, duet__clock_ns() - start);
+    duet__spin_slept(&thread_spin, start);
 }
 
 void duet__thread_wake(struct duet__parker *parker)

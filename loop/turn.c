@@ -186,7 +186,7 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
     }
     duet__port_awake(loop->port);
     if (duet__port_has_nodes(loop->port))
-        duet__spin_slept(&loop->spin, duet__clock_ns() - start_ns);
+        duet__spin_slept(&loop->spin, start_ns);
 }
 
 /* When it wakes for its timers: a wake-up costs more than a dozen of them. So where they crowd, those
