@@ -22,6 +22,7 @@
 #define duet__add_relaxed(p, v) atomic_fetch_add_explicit(p, v, memory_order_relaxed)
 #define duet__add_acquire(p, v) atomic_fetch_add_explicit(p, v, memory_order_acquire)
 #define duet__add_acq_rel(p, v) atomic_fetch_add_explicit(p, v, memory_order_acq_rel)
+#define duet__sub_relaxed(p, v) atomic_fetch_sub_explicit(p, v, memory_order_relaxed)
 #define duet__sub_acquire(p, v) atomic_fetch_sub_explicit(p, v, memory_order_acquire)
 #define duet__sub_release(p, v) atomic_fetch_sub_explicit(p, v, memory_order_release)
 #define duet__sub_acq_rel(p, v) atomic_fetch_sub_explicit(p, v, memory_order_acq_rel)

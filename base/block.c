@@ -50,6 +50,9 @@ struct pile {
     _Atomic int64_t trim_ns; /* when it is looked at again */
 };
 
+/* How many piles hold more than is kept: whoever rests looks at this one, not at all of them. */
+static _Atomic uint32_t piles_rich;
+
 /* Magazines of one size, in cache lines of their own. */
 static struct depot {
     _Alignas(DUET__LINE) struct duet__lock lock;
@@ -179,6 +182,8 @@ static struct duet__magazine *pop(struct pile *pile)
     uint32_t left = duet__load_relaxed(&pile->count) - 1;
     pile->first = magazine->next;
     duet__store_relaxed(&pile->count, left);
+    if (left == DEPOT_KEPT)
+        duet__sub_relaxed(&piles_rich, 1); /* a number to look at; publishes nothing */
     if (left < pile->least)
         pile->least = left;
     return magazine;
@@ -193,6 +198,8 @@ static struct duet__magazine *push(struct pile *pile, struct duet__magazine *mag
     magazine->next = pile->first;
     pile->first = magazine;
     duet__store_relaxed(&pile->count, count + 1);
+    if (count == DEPOT_KEPT)
+        duet__add_relaxed(&piles_rich, 1); /* as in pop() */
     return NULL;
 }
 
@@ -276,6 +283,8 @@ static int64_t trim(struct depot *depot, struct pile *pile, int64_t now_ns)
 int64_t duet__blocks_trim(int64_t now_ns)
 {
     int64_t by_ns = INT64_MAX;
+    if (duet__load_relaxed(&piles_rich) == 0) /* a look, as at a pile's count */
+        return by_ns;
     for (unsigned i = 1; i <= DUET__SHELVES; i++) {
         by_ns = duet__earlier_ns(by_ns, trim(&depots[i], &depots[i].full, now_ns));
         by_ns = duet__earlier_ns(by_ns, trim(&depots[i], &depots[i].empty, now_ns));
@@ -304,6 +313,7 @@ static void reset(void)
 {
     for (unsigned i = 1; i <= DUET__SHELVES; i++)
         depots[i] = (struct depot){.single = duet__load_relaxed(&depots[i].single)};
+    duet__store_relaxed(&piles_rich, 0); /* of the child's one thread */
 }
 DUET__IN_CHILD(reset)
 

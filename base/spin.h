@@ -50,6 +50,12 @@ enum {
 /* The next look is learnt from a sleep that was so long and has just ended. */
 void duet__spin_learn(struct duet__spin *spin, int64_t now_ns, int64_t slept_ns);
 
+/* Before a sleep: the moment, if anything is learnt from it. */
+static inline int64_t duet__spin_sleeps(void)
+{
+    return duet__cpu_count() == 1 ? 0 : duet__clock_ns();
+}
+
 /* After a sleep that began then. */
 static inline void duet__spin_slept(struct duet__spin *spin, int64_t start_ns)
 {

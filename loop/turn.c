@@ -154,11 +154,11 @@ static void look_while_resting(duet_loop *loop)
 }
 
 /* What is prepared is submitted by the call that waits: a turn is one system call. */
-static void wait_on_ring(duet_loop *loop, int64_t by_ns, int64_t now_ns)
+static void wait_on_ring(duet_loop *loop, int64_t by_ns)
 {
-    if (by_ns > now_ns)
-        check_ring(loop, duet__ring_wait(&loop->ring,
-                                         by_ns == DUET__NEVER ? DUET__NEVER : by_ns - now_ns));
+    int64_t left_ns = by_ns == DUET__NEVER ? DUET__NEVER : by_ns - duet__clock_ns();
+    if (left_ns > 0)
+        check_ring(loop, duet__ring_wait(&loop->ring, left_ns));
     else /* timers that are always due keep no operation from its end */
         complete(loop);
 }
@@ -172,14 +172,14 @@ static void sleep_until(duet_loop *loop, int64_t by_ns)
         complete(loop); /* posts that never end keep no operation from its end either */
         return;
     }
-    int64_t start_ns = duet__clock_ns();
+    int64_t start_ns = duet__spin_sleeps();
     bool rests = only_others_could(loop);
     if (rests)
         note_rest(loop);
     if (kernel_owes_nothing)
         duet__port_wait(loop->port, by_ns);
     else
-        wait_on_ring(loop, by_ns, start_ns);
+        wait_on_ring(loop, by_ns);
     if (rests) {
         look_while_resting(loop);
         note_rest(loop);

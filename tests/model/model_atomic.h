@@ -30,6 +30,7 @@ extern struct model_weak model_weak;
     MODEL_RMW(p, MODEL_EXCHANGE, v, MODEL_ORDER(exchange_release, MODEL_RELEASE))
 #define duet__add_relaxed(p, v) MODEL_RMW(p, MODEL_ADD, v, MODEL_RELAXED)
 #define duet__add_acquire(p, v) MODEL_RMW(p, MODEL_ADD, v, MODEL_ACQUIRE)
+#define duet__sub_relaxed(p, v) MODEL_RMW(p, MODEL_SUB, v, MODEL_RELAXED)
 #define duet__sub_acquire(p, v) MODEL_RMW(p, MODEL_SUB, v, MODEL_ACQUIRE)
 #define duet__sub_release(p, v) MODEL_RMW(p, MODEL_SUB, v, MODEL_RELEASE)
 #define duet__sub_acq_rel(p, v) MODEL_RMW(p, MODEL_SUB, v, MODEL_ACQ_REL)
