@@ -7,22 +7,23 @@
  * because we had kept it from the processor. Then some short sleeps are let pass before the next
  * look, twice as many each time until a look is answered.
  *
- * TWO ON ONE PROCESSOR while another is idle take turns, at a wake-up each, and stay there for some
- * ten ticks: each is woken where it ran last, the more so on a virtual machine, whose kernel wakes
- * nobody on a processor that the hypervisor has put aside. At a tick the kernel looks for one that
- * waits, to take it to the idle processor; but here mostly neither does just then, and who has
- * waited for less than half a millisecond is left, as its cache is warm. So when this has lasted for
- * a millisecond or two, one turn right after another, looks insist: they last until after the next
- * tick, so that there is one that waits. Mostly that is over at the first or second tick, and looks
- * are answered from then on. If it is not, since the other processors are busy, it is tried again
- * after four times as many looks in vain. */
+ * TWO ON ONE PROCESSOR while another is idle take turns, at a wake-up each, and stay there for
+ * some ten ticks: each is woken where it ran last, it seems the more so on a virtual machine,
+ * where a processor that the hypervisor has put aside does not count as idle. At a tick the kernel
+ * looks for one that waits, to take it to the idle processor; but here mostly neither does just
+ * then, and who has waited for less than half a millisecond is left, as its cache is warm. So when
+ * this has lasted for a millisecond or two, one turn right after another, looks insist: they last
+ * until after the next tick, so that there is one that waits. Mostly that is over at the first or
+ * second tick, and looks are answered from then on. If it is not, since the other processors are
+ * busy, it is tried again after four times as many looks in vain. */
 #pragma once
 #include "clock.h"
 #include "cpu.h"
 
 #include <stdbool.h>
 
-/* 16 bytes: what lies behind it in a loop or a thread does so with luck. */
+/* 16 bytes: a loop that is 16 bytes longer moves the tasks that are allocated after it, by chance
+ * into more lines of the cache: W1 took half as long again. */
 struct duet__spin {
     int32_t budget_ns; /* how long the next look is; 0: sleep at once */
     int32_t limit_ns; /* how long it may become, unless it insists; 0: never look */
