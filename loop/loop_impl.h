@@ -151,11 +151,12 @@ int64_t duet__loop_next_join_ns(const duet_loop *loop);
 /* All loops of this process, each with a reference. NULL: there are none, or (*ret_n > 0) no
  * memory. duet__free() it. */
 duet_loop **duet__loop_ref_all(size_t *ret_n);
-/* Within may_end(), of one that cannot be freed meanwhile: does it turn, or could any thread run it? */
+/* Within may_end(), of one that cannot be freed meanwhile: does it turn, or could any thread run
+ * it? */
 bool duet__loop_may_turn(const duet_loop *loop, struct duet__look *look);
-/* The parts of a shutdown: refuse submissions and end when nothing is left; wait for that; ask what is
- * left (NULL: no memory), and list it: -ETIME, or 0 since it has ended after all, which takes that
- * long at most. */
+/* The parts of a shutdown: refuse submissions and end when nothing is left; wait for that; ask what
+ * is left (NULL: no memory), and list it: -ETIME, or 0 since it has ended after all, which takes
+ * that long at most. */
 enum {
     DUET__REPORT_WAIT_MS = 200,
 };

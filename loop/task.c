@@ -291,7 +291,8 @@ static void task_release(duet_future *f)
     duet__future_free(f);
 }
 
-/* One that has not started will, if its loop turns; one that has settles when its function returns. */
+/* One that has not started will, if its loop turns; one that has settles when its function
+ * returns. */
 static bool task_may_settle(const duet_future *f, struct duet__look *look)
 {
     const struct duet__task *task = duet__container(f, const struct duet__task, work.future);
