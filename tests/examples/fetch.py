@@ -650,7 +650,7 @@ def sigint_at_once(case):
 
 def second_sigint(case):
     with Server(never) as server:
-        run = case.run('-d', 1000, server.url)
+        run = case.run('-d', 1000, server.url, timeout=5)  # when ThreadSanitizer hands on what it has held back
         run.wait_until_it_says(rb'connections [1-9]')
         end = time.monotonic() + HANG
         while run.process.poll() is None and time.monotonic() < end:
