@@ -80,6 +80,8 @@ static void sleep_on_word(struct duet__parker *parker, uint32_t asleep, int64_t 
 void duet__thread_sleep(struct duet__parker *parker, uint32_t seen, uint32_t asleep, int64_t by_ns)
 {
     struct look look = {&parker->word, seen};
+    if (parker->work) /* a job, that lends its slot when it sleeps */
+        duet__spin_hurry(&thread_spin);
     if (duet__spin(&thread_spin, changed, &look, by_ns))
         return;
     /* Either an unpark reads SLEEPING and wakes, or this reads its token and fails: one object's

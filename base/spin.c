@@ -1,12 +1,20 @@
 #include "spin.h"
 
-/* After so many looks in the way? */
-static bool is_time_to_insist(const struct duet__spin *spin)
+/* After so many looks in the way, and so long after the last time? */
+static bool is_time_to_insist(const struct duet__spin *spin, uint32_t now_us)
 {
-    unsigned at = DUET__INSIST_FIRST;
-    while (at < spin->misses)
-        at *= DUET__INSIST_TIMES;
-    return spin->misses == at;
+    return spin->misses >= DUET__INSIST_FIRST && (int32_t)(now_us - spin->insist_us) >= 0;
+}
+
+/* Twice as long each time as the time before, twice over; whatever looks were answered since, since
+ * others may have answered them. */
+static void insist(struct duet__spin *spin, uint32_t now_us)
+{
+    spin->budget_ns = DUET__INSIST_NS;
+    spin->turns = DUET__INSIST_TURNS;
+    spin->insist_us = now_us + ((uint32_t)DUET__INSIST_PAUSE_US << 2 * spin->insisted);
+    if (spin->insisted < DUET__INSISTED_MOST)
+        spin->insisted++;
 }
 
 static unsigned passes_after(unsigned misses)
@@ -15,13 +23,11 @@ static unsigned passes_after(unsigned misses)
 }
 
 /* None is let pass any more. */
-static void look_again(struct duet__spin *spin, bool in_turns)
+static void look_again(struct duet__spin *spin, uint32_t now_us, bool in_turns)
 {
     spin->budget_ns = spin->limit_ns;
-    if (in_turns && spin->limit_ns > 0 && is_time_to_insist(spin)) {
-        spin->budget_ns = DUET__INSIST_NS;
-        spin->turns = DUET__INSIST_TURNS;
-    }
+    if (in_turns && spin->limit_ns > 0 && is_time_to_insist(spin, now_us))
+        insist(spin, now_us);
 }
 
 static void was_in_the_way(struct duet__spin *spin)
@@ -39,14 +45,19 @@ void duet__spin_learn(struct duet__spin *spin, int64_t now_ns, int64_t slept_ns)
     if (slept_ns >= DUET__SHORT_SLEEP_NS)
         return;
     uint32_t now_us = (uint32_t)(now_ns / 1000);
-    bool in_turns = now_us - spin->slept_us <= DUET__TURN_US;
+    uint32_t since_us = now_us - spin->slept_us;
+    bool in_turns = since_us <= DUET__TURN_US;
     spin->slept_us = now_us;
+    if (since_us > DUET__CALM_US) {
+        spin->insist_us = now_us;
+        spin->insisted = 0;
+    }
     if (was_in_vain)
         was_in_the_way(spin);
     else if (spin->passes > 0)
         spin->passes--;
     else
-        look_again(spin, in_turns);
+        look_again(spin, now_us, in_turns);
 }
 
 /* Late: the other had its turn on this processor at a tick, or has just been taken to another, as

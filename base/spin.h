@@ -15,23 +15,25 @@
  * this has lasted for a millisecond or two, one turn right after another, looks insist: they last
  * until after the next tick, so that there is one that waits. Mostly that is over at the first or
  * second tick, and looks are answered from then on. If it is not, since the other processors are
- * busy, it is tried again after four times as many looks in vain. */
+ * busy, it is tried again 20 ms later, then 80, and so on; at once only after a second without short
+ * sleeps. Who has something else to see to meanwhile does not insist: a loop with operations in
+ * flight, a job, whose slot is lent only as it sleeps. */
 #pragma once
 #include "clock.h"
 #include "cpu.h"
 
 #include <stdbool.h>
 
-/* 16 bytes: a loop that is 16 bytes longer moves the tasks that are allocated after it, by chance
- * into more lines of the cache: W1 took half as long again. */
 struct duet__spin {
     int32_t budget_ns; /* how long the next look is; 0: sleep at once */
     int32_t limit_ns; /* how long it may become, unless it insists; 0: never look */
-    uint32_t slept_us; /* when the latest short sleep ended; wraps around */
+    uint32_t slept_us; /* when the latest short sleep ended; wraps around, as does this: */
+    uint32_t insist_us; /* not before then again */
     uint32_t in_vain : 1; /* the latest look was, and a sleep follows */
     uint32_t turns : 2; /* how many looks insist, from this one on */
     uint32_t passes : 12; /* short sleeps to let pass before the next look */
-    uint32_t misses : 15; /* looks in a row that were in the way */
+    uint32_t misses : 8; /* looks in a row that were in the way */
+    uint32_t insisted : 4; /* how often, of late */
 };
 
 enum {
@@ -40,9 +42,11 @@ enum {
     DUET__SPIN_LEAST_NS = 2500,
     DUET__SPIN_BATCH = 16, /* looks between two readings of the clock */
     DUET__PASSES_MOST_LOG2 = 10,
-    DUET__MISSES_MOST = 1 << 14,
+    DUET__MISSES_MOST = 255,
     DUET__INSIST_FIRST = 6, /* after 63 short sleeps, and as many of the other's */
-    DUET__INSIST_TIMES = 4,
+    DUET__INSIST_PAUSE_US = 20000,
+    DUET__INSISTED_MOST = 6, /* then 80 s */
+    DUET__CALM_US = 1000000,
     DUET__TURN_US = 100, /* from one short sleep to the next, if turns follow each other */
     DUET__INSIST_TURNS = 3, /* at most, of each side: who looks may lose its turn at the tick */
     DUET__INSIST_NS = 5000000, /* a tick of 4 ms, and until the idle processor has come */
@@ -64,6 +68,13 @@ static inline void duet__spin_slept(struct duet__spin *spin, int64_t start_ns)
         return;
     int64_t now_ns = duet__clock_ns();
     duet__spin_learn(spin, now_ns, now_ns - start_ns);
+}
+
+/* By who has something else to see to: the next look does not insist. */
+static inline void duet__spin_hurry(struct duet__spin *spin)
+{
+    if (spin->budget_ns > spin->limit_ns)
+        spin->budget_ns = spin->limit_ns;
 }
 
 /* A look was answered so late, after others that were in the way. */

@@ -257,7 +257,10 @@ int duet_group_spawn(duet_group *public, duet_loop *loop, duet_fn *fn, void *arg
             duet__call_bare(opts->drop, arg);
         return rc;
     }
-    duet_loop *held = duet__hold_for_hooks(loop);
+    /* A search may look at the loop, by way of the group, until the task is refused: so if it is
+     * another's, who may close it meanwhile, it is held. */
+    bool is_others = duet__loop_here != loop && !duet__is_foreign(loop->process);
+    duet_loop *held = is_others ? duet_loop_ref(loop) : NULL;
     rc = spawn_in(public, loop, fn, arg, opts);
     duet_loop_unref(held);
     return rc;

@@ -95,7 +95,6 @@ struct duet_loop {
      * lives in it has joined the graph; one more at each change. For the census. */
     _Atomic uint32_t rests;
     _Atomic uint32_t turns; /* enum duet__turns; relaxed: a look */
-    bool looks; /* at the graph, and runs nothing else meanwhile */
     struct duet__list young; /* waits of its coroutines, until they join the graph of waits */
     struct duet__list in_flight[DUET__IO_LISTS]; /* operations, by their descriptor */
     uint8_t guesses[DUET__IO_GUESSES]; /* DUET__IO_…, likewise */
@@ -106,6 +105,7 @@ struct duet_loop {
     bool stopping;
     bool told_no_stack;
     bool buried; /* it never ran, and never will: callbacks are dropped */
+    bool looks; /* at the graph, and runs nothing else meanwhile */
     struct duet__guest guest;
     struct duet__spin spin;
     struct duet__stacks *usual_stacks; /* of those that do not say otherwise */

@@ -298,8 +298,9 @@ static bool task_may_settle(const duet_future *f, struct duet__look *look)
     const struct duet__task *task = duet__container(f, const struct duet__task, work.future);
     if (!duet__look_at(look, &task->work.parker, DUET__VIA_ITSELF))
         return false;
-    /* Asleep it is somebody's to come to, so its loop is there; and is not freed before this search
-     * has ended (duet__graph_pass). Relaxed: what is looked at then has been so all along. */
+    /* Asleep it is with its loop, or with who submits it and holds that; which is not freed before
+     * this search has ended (duet__graph_pass). Relaxed: what is looked at then has been so all
+     * along. */
     bool is_asleep = duet__load_relaxed((_Atomic uint32_t *)&task->work.parker.word) &
                      (uint32_t)DUET__PARK_SLEEPING;
     return !is_asleep || duet__loop_may_turn(task->loop, look);

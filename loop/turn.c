@@ -230,6 +230,8 @@ static void rest(duet_loop *loop)
         loop->spin.budget_ns = loop->spin.limit_ns;
     if (loop->spin.budget_ns > 0)
         complete(loop);
+    if (!duet__ring_is_idle(&loop->ring))
+        duet__spin_hurry(&loop->spin);
     if (!has_ready(loop) && !duet__spin(&loop->spin, something_came, loop, nearest_ns(loop)))
         sleep_until(loop, duet__loop_begin_rest(loop));
 }

@@ -2584,6 +2584,39 @@ thread_test(of_two_threads_one_of_which_was_to_run_the_loop_one_is_told)
     log_release();
 }
 
+struct doomed {
+    struct behind behind;
+    atomic_bool cancelled;
+};
+
+static void wait_when_cancelled(void *arg)
+{
+    struct doomed *doomed = arg;
+    while (!atomic_load(&doomed->cancelled))
+        ;
+    wait_behind(&doomed->behind);
+}
+
+/* A wait is no cancellation point of pthreads', nor is a search within it, which has a lock. */
+thread_test(a_thread_with_a_cancellation_pending_does_not_end_within_a_wait)
+{
+    struct doomed doomed = {.behind = {.f = open_promise(), .by = DUET_NEVER, .rc = 1}};
+    struct thread thread;
+    log_capture();
+    thread_start(&thread, wait_when_cancelled, &doomed);
+    must_equal(pthread_cancel(thread.id), 0);
+    atomic_store(&doomed.cancelled, true);
+    thread_await_blocked(&thread);
+    nap(30); /* it has searched, and nobody else is stuck */
+    settle(doomed.behind.f);
+    must_equal(pthread_join(thread.id, NULL), 0);
+    must_equal(doomed.behind.rc, 0);
+    wait_in_vain(open_promise()); /* nor is the lock taken for good */
+    duet_future_unref(thread.ended);
+    duet_future_unref(doomed.behind.f);
+    log_release();
+}
+
 static void *wait_alone(void *unused)
 {
     (void)unused;
@@ -2868,6 +2901,7 @@ int main(void)
         cmocka_unit_test(room_in_a_loop_that_nobody_could_run_is_a_deadlock),
         cmocka_unit_test(work_of_a_loop_that_a_thread_will_run_is_no_deadlock),
         cmocka_unit_test(of_two_threads_one_of_which_was_to_run_the_loop_one_is_told),
+        cmocka_unit_test(a_thread_with_a_cancellation_pending_does_not_end_within_a_wait),
         cmocka_unit_test(after_main_has_ended_the_last_thread_that_waits_is_told),
         cmocka_unit_test(
             a_child_that_waits_for_what_its_parent_would_do_after_the_group_is_a_deadlock),

@@ -137,22 +137,45 @@ static void looks_that_insisted_without_success_insist_again_much_later(void **s
 {
     (void)state;
     struct duet__spin spin = fresh();
-    int looks = 0;
-    for (int episode = 0, at = DUET__INSIST_FIRST; episode < 2; episode++) {
-        for (; looks < at; looks++) {
-            sleep_until_it_looks(&spin);
-            must(!insists(&spin));
-            must(look_in_vain(&spin));
-            sleep_for(&spin, SHORT_NS);
+    int64_t pause_ns = DUET__INSIST_PAUSE_US * INT64_C(1000);
+    miss(&spin, DUET__INSIST_FIRST);
+    sleep_until_it_looks(&spin);
+    for (int episode = 0; episode < 5; episode++, pause_ns *= 4) {
+        must(insists(&spin));
+        const int64_t begin_ns = now_ns;
+        duet__spin_met(&spin, LIMIT_NS); /* by somebody else: that does not make it sooner */
+        while (!insists(&spin)) {
+            if (spin.budget_ns > 0)
+                must(look_in_vain(&spin));
+            sleep_for(&spin, DUET__TURN_US * 500);
         }
-        sleep_until_it_looks(&spin);
-        for (int i = 0; i < DUET__INSIST_TURNS; i++)
-            duet__spin_met(&spin, LIMIT_NS + 1);
-        must(look_in_vain(&spin));
-        sleep_for(&spin, SHORT_NS);
-        looks++;
-        at *= DUET__INSIST_TIMES;
+        must(now_ns - begin_ns >= pause_ns);
+        must(now_ns - begin_ns < 2 * pause_ns);
     }
+}
+
+static void after_a_calm_time_it_insists_as_soon_as_at_first(void **state)
+{
+    (void)state;
+    struct duet__spin spin = fresh();
+    for (int i = 0; i < 4; i++) {
+        miss(&spin, DUET__INSIST_FIRST);
+        sleep_until_it_looks(&spin);
+        must(insists(&spin));
+        duet__spin_met(&spin, LIMIT_NS);
+        now_ns += DUET__CALM_US * INT64_C(2000);
+    }
+}
+
+static void who_has_something_else_to_see_to_does_not_insist(void **state)
+{
+    (void)state;
+    struct duet__spin spin = fresh();
+    miss(&spin, DUET__INSIST_FIRST);
+    sleep_until_it_looks(&spin);
+    must(insists(&spin));
+    duet__spin_hurry(&spin);
+    must_equal(spin.budget_ns, LIMIT_NS);
 }
 
 static void nobody_insists_whose_turns_are_far_apart(void **state)
@@ -214,6 +237,8 @@ int main(void)
         cmocka_unit_test(what_was_there_at_once_answers_no_look),
         cmocka_unit_test(after_many_looks_in_the_way_some_insist),
         cmocka_unit_test(looks_that_insisted_without_success_insist_again_much_later),
+        cmocka_unit_test(after_a_calm_time_it_insists_as_soon_as_at_first),
+        cmocka_unit_test(who_has_something_else_to_see_to_does_not_insist),
         cmocka_unit_test(nobody_insists_whose_turns_are_far_apart),
         cmocka_unit_test(a_look_that_is_answered_in_time_ends_the_insisting),
         cmocka_unit_test(one_that_insists_in_vain_looks_no_longer_than_the_others_afterwards),
