@@ -109,7 +109,7 @@ static size_t free_single(struct depot *depot, void *blocks[], size_t count)
         }
     }
     if (count > of_slabs)
-        duet__add_relaxed(&depot->single, (uint32_t)of_slabs - (uint32_t)count);
+        duet__sub_relaxed(&depot->single, (uint32_t)(count - of_slabs));
     return of_slabs;
 }
 

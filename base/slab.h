@@ -16,8 +16,8 @@ struct duet__slabs {
 };
 
 /* A slab for blocks of this size, a multiple of 8, all of them free; without a lock, since its memory
- * comes now. NULL: no memory, or no
- * addresses; then duet__alloc() may still have some. It is the caller's until it is added. */
+ * comes now. NULL: no memory, or no addresses; then duet__alloc() may still have some. It is the
+ * caller's until it is added. */
 struct duet__slab *duet__slab_new(size_t size);
 /* Under the lock. */
 void duet__slabs_add(struct duet__slabs *slabs, struct duet__slab *slab);

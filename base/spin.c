@@ -6,7 +6,7 @@ static bool is_time_to_insist(const struct duet__spin *spin, uint32_t now_us)
     return spin->misses >= DUET__INSIST_FIRST && (int32_t)(now_us - spin->insist_us) >= 0;
 }
 
-/* Twice as long each time as the time before, twice over; whatever looks were answered since, since
+/* Not again before four times as long as the time before, whatever looks were answered meanwhile:
  * others may have answered them. */
 static void insist(struct duet__spin *spin, uint32_t now_us)
 {

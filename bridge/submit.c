@@ -33,7 +33,10 @@ int duet__hand_over(duet_loop *loop, struct duet__task *task, const duet_opts *o
     return duet__task_ready(task, opts); /* never waits for a place, and needs none */
 }
 
-duet_loop *duet__hold_for_hooks(duet_loop *loop)
+/* While a submission goes on that calls hooks, so that a close meanwhile does not free the loop
+ * before it is handed over; without hooks it takes no reference. Before the first use of the loop,
+ * and with what it returned, after the last. */
+static duet_loop *hold_for_hooks(duet_loop *loop)
 {
     return loop->hooks && !duet__is_foreign(loop->process) ? duet_loop_ref(loop) : NULL;
 }
@@ -57,7 +60,7 @@ duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const
     const char *why = NULL;
     *ret_wait = 0;
     int rc = duet__work_check(fn, opts, &why);
-    duet_loop *held = duet__hold_for_hooks(loop);
+    duet_loop *held = hold_for_hooks(loop);
     struct duet__task *task = rc == 0 ? duet__task_new(loop, fn, arg, opts) : NULL;
     duet_future *f =
         task ? submit_task(loop, task, opts, opts && (opts->flags & DUET_REFUSE), by, ret_wait)
@@ -85,7 +88,7 @@ duet_future *duet_call_at(duet_loop *loop, duet_deadline at, duet_callback *fn, 
     if (!loop || !fn)
         return duet__future_refused(
             -EINVAL, loop ? "duet_call_at: fn is NULL" : "duet_call_at: loop is NULL", NULL, NULL);
-    duet_loop *held = duet__hold_for_hooks(loop);
+    duet_loop *held = hold_for_hooks(loop);
     struct duet__task *task = duet__task_new_moment(loop, at.ns, fn, arg);
     duet_future *f = task ? submit_task(loop, task, NULL, true, DUET_NEVER, &waited)
                           : duet__future_refused(-ENOMEM, NULL, NULL, NULL);

@@ -8,10 +8,6 @@
  * failed (-ETIME, -ECANCELED, -EDEADLK): then the handle is settled with -EDEADLK or -ECANCELED. */
 duet_future *duet__loop_submit_by(duet_loop *loop, duet_fn *fn, void *arg, const duet_opts *opts,
                                   duet_deadline by, int *ret_wait);
-/* While a submission goes on that calls hooks, so that a close meanwhile does not free the loop
- * before it is handed over; without hooks it takes no reference. Before the first use of the loop,
- * and with what it returned, after the last. */
-duet_loop *duet__hold_for_hooks(duet_loop *loop);
 /* The last step of it alone: hands a new task over to its loop, from wherever we are. opts may be
  * NULL. 0, -EAGAIN, -ESHUTDOWN; -ETIME, -ECANCELED, -EDEADLK of the wait for room: then it is still
  * the caller's. */

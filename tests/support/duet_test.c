@@ -189,6 +189,21 @@ static int count_entries(const char *path)
     return count;
 }
 
+bool run_in_child(void (*body)(void))
+{
+    int status;
+    fflush(NULL);
+    pid_t pid = fork();
+    must(pid >= 0);
+    if (pid == 0) {
+        alarm(60);
+        body();
+        _exit(0);
+    }
+    must_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
 int count_fds(void)
 {
     return count_entries("/proc/self/fd");

@@ -85,6 +85,9 @@ void log_release(void);
  * Only in programs whose parent has no threads. */
 void expect_death(void (*body)(void *arg), void *arg, int signo, const char *text);
 
+/* Runs body() in a child process; true: it returned there. Only in programs whose parent may fork. */
+bool run_in_child(void (*body)(void));
+
 /* How many file descriptors and threads this process has: for tests of leaks. */
 int count_fds(void);
 int count_threads(void);

@@ -135,22 +135,6 @@ static void trim_all(void)
     }
 }
 
-/* Runs it in a child process, where nothing was put back yet; true: it ends well. */
-static bool run_in_child(void (*body)(void))
-{
-    int status;
-    fflush(NULL);
-    pid_t pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        alarm(60);
-        body();
-        _exit(0);
-    }
-    must_equal(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
 /* ---- What is kept, and where nothing is ---- */
 
 /* Each block is asked for, and given back as soon as it is put. */

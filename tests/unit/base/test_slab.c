@@ -63,22 +63,6 @@ static size_t resident(size_t count)
     return pages;
 }
 
-/* Runs it in a child process, where no slab is; true: it ends well. */
-static bool run_in_child(void (*body)(void))
-{
-    int status;
-    fflush(NULL);
-    pid_t pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        alarm(60);
-        body();
-        _exit(0);
-    }
-    must_equal(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
 /* ---- Slabs by themselves ---- */
 
 static void take(struct duet__slabs *slabs, size_t count)
